@@ -1,0 +1,24 @@
+"""NATS header names. Ours start with `Carillon-`; the others are fixed by NATS and its ADR-32."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REQUEST_ID: Final = "Carillon-Request-Id"
+"""Follows one client request through every process and log line."""
+
+TIMEOUT_MS: Final = "Carillon-Timeout-Ms"
+"""How long the caller still waits, in milliseconds from the moment of sending. Relative, because clocks differ."""
+
+NUDGE: Final = "Carillon-Nudge"
+"""On a live subject: the sequence of a stored message that may not have been republished. Has no body."""
+
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+"""ADR-32: a number, here the HTTP status of the catalogue's row."""
+
+ERROR: Final = "Nats-Service-Error"
+"""ADR-32: the error, here the catalogue's code; the body is an ErrorBody."""
+
+MSG_ID: Final = "Nats-Msg-Id"
+EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_STREAM: Final = "Nats-Expected-Stream"

@@ -1,0 +1,102 @@
+"""Every NATS subject is built and parsed here, and nowhere else.
+
+An id that people or other systems chose becomes exactly one subject token: ASCII letters, digits,
+`_` and `-` stand for themselves, every other byte of its UTF-8 form is written `=HH` (upper-case hex).
+The encoding is injective and canonical, so no input can reach another id's subject, and a token
+can never hold a dot, a wildcard, a space or a control character.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from proto.errors import Refusal
+
+MAX_ID_BYTES: Final = 128
+"""Longest id, in bytes of UTF-8. Its token is at most three times as long, so that the longest
+subject stays far below nats-server's 4 KiB control line (which ends a connection when exceeded)."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_TOKEN: Final = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
+_SAFE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+class InvalidId(Refusal):
+    """An id that cannot be part of a subject: empty, too long, or not encodable as UTF-8. Code "invalid_request"."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_request", message)
+
+
+class InvalidSubject(ValueError):
+    """A subject that this module did not build."""
+
+
+def encode(value: str) -> str:
+    """One subject token for `value` (1 to 128 bytes of UTF-8). Raises InvalidId."""
+    if len(value) <= MAX_ID_BYTES and _PLAIN.fullmatch(value):
+        return value
+    try:
+        raw = value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidId("An id must be valid Unicode text.") from None
+    if not 0 < len(raw) <= MAX_ID_BYTES:
+        raise InvalidId(f"An id has 1 to {MAX_ID_BYTES} bytes, this one has {len(raw)}.")
+    return "".join(chr(byte) if byte in _SAFE_BYTES else f"={byte:02X}" for byte in raw)
+
+
+def decode(token: str) -> str:
+    """The id that `encode` turned into `token`. Raises InvalidSubject for anything else."""
+    if not _TOKEN.fullmatch(token):
+        raise InvalidSubject("not an encoded id")
+    raw = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), token.encode("ascii"))
+    try:
+        value = raw.decode("utf-8")
+        canonical = encode(value)
+    except (UnicodeDecodeError, InvalidId):
+        raise InvalidSubject("not an encoded id") from None
+    if canonical != token:
+        raise InvalidSubject("not the canonical form of an id")
+    return value
+
+
+class OrderAddress(NamedTuple):
+    """Where an order lives: its owner is part of the address."""
+
+    user_id: str
+    order_id: str
+
+
+def order_log(user_id: str, order_id: str) -> str:
+    """The subject that holds an order's history. Raises InvalidId."""
+    return f"orders.log.{encode(user_id)}.{encode(order_id)}"
+
+
+def orders_of(user_id: str) -> str:
+    """A filter that matches every order of one user. Raises InvalidId."""
+    return f"orders.log.{encode(user_id)}.*"
+
+
+def order_owner(order_id: str) -> str:
+    """The subject that says whose order this is (for staff, who do not know the owner). Raises InvalidId."""
+    return f"orders.owner.{encode(order_id)}"
+
+
+def order_live(user_id: str, order_id: str) -> str:
+    """The subject on which an order's stored changes are republished. Raises InvalidId."""
+    return f"live.orders.{encode(user_id)}.{encode(order_id)}"
+
+
+def parse_order_log(subject: str) -> OrderAddress:
+    """The inverse of `order_log`. Raises InvalidSubject."""
+    match subject.split("."):
+        case ["orders", "log", user, order]:
+            return OrderAddress(decode(user), decode(order))
+        case _:
+            raise InvalidSubject(f"not an order's subject: {subject!r}")
+
+
+def rpc(service: str, method: str) -> str:
+    """The subject of one request type of a service; its queue group is the service's name."""
+    return f"rpc.{service}.{method}"

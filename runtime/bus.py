@@ -1,0 +1,409 @@
+"""One connection to NATS that never gives up: publish, request, subscribe.
+
+A process opens one Bus per role (live fan-in, requests and reads), because nats-server answers direct reads inside the
+connection's own read loop. `start` returns at once, the connection is made and kept in the background for as
+long as the Bus is open; everything that needs it answers NotConnected meanwhile. Nothing is buffered for a
+connection that is down: a publish either reached the socket's queue or raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import structlog
+from nats.aio.client import Server
+from nats.errors import Error as NatsError
+from nats.protocol import command
+
+from runtime import headers as wire
+from runtime.client import HardenedClient, Subscription
+from runtime.errors import BadSubject, ConnectionLost, DeadlineExceeded, NoResponders, NotConnected, Overloaded
+from runtime.metrics import counter, gauge
+
+if TYPE_CHECKING:
+    from runtime.client import Handler
+    from runtime.settings import ProcessSettings
+
+log = structlog.get_logger(__name__)
+
+PING_SECONDS: Final = 2
+"""A frozen server is noticed after two unanswered pings; nats-py's default is up to six minutes."""
+MAX_OUTSTANDING_PINGS: Final = 2
+MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+MAX_WAITING: Final = 4096
+RECONNECT_CAP_SECONDS: Final = 2.0
+
+_SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,1024}")
+
+CONNECTED = gauge("bus_connected", "1 while the connection to NATS is up", ["role"])
+RECONNECTS = counter("bus_reconnects", "Connections made after the first", ["role"])
+ERRORS = counter("bus_errors", "Errors by kind", ["role", "kind"])
+WAITING = gauge("bus_requests_waiting", "Requests that wait for an answer", ["role"])
+
+
+class Message(NamedTuple):
+    """What came back: the header block as it arrived, and the body."""
+
+    subject: bytes
+    headers: bytes | None
+    payload: bytes
+
+
+class _Waiter:
+    """Collects the answers of one request until `last` says that the final one is there."""
+
+    __slots__ = ("answers", "future", "last")
+
+    def __init__(self, future: asyncio.Future[list[Message]], last: Callable[[Message], bool]) -> None:
+        self.future = future
+        self.last = last
+        self.answers: list[Message] = []
+
+    def add(self, message: Message) -> None:
+        self.answers.append(message)
+        if self.last(message) and not self.future.done():
+            self.future.set_result(self.answers)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _only_one(_: Message) -> bool:
+    return True
+
+
+async def _within(answers: asyncio.Future[list[Message]], seconds: float) -> list[Message]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await answers
+    except TimeoutError:
+        raise DeadlineExceeded from None
+
+
+class Bus:
+    """See the module's docstring. Not safe for use from other threads."""
+
+    def __init__(self, settings: ProcessSettings, *, role: str, name: str, chance: random.Random | None = None):
+        self._settings = settings
+        self._role = role
+        self._name = f"{name}/{role}"
+        self._chance = chance or random.Random()  # noqa: S311 - spreads reconnects, no secret
+        self._client: HardenedClient | None = None
+        self._subscriptions: dict[int, Subscription] = {}
+        self._last_sid = 0
+        self._inbox = f"{settings.nats_inbox_prefix}.{self._chance.getrandbits(96):024x}"
+        self._waiting: dict[bytes, _Waiter] = {}
+        self._last_token = 0
+        self._kicking = False
+        self._attempts = 0
+        self._closing = False
+        self._rebuild = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._connected_callbacks: list[Callable[[], None]] = []
+        self._up = asyncio.Event()
+
+    # -- life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once, also when no server answers yet."""
+        self.subscribe(f"{self._inbox}.*", self._answered)
+        CONNECTED.labels(self._role).set(0)
+        self._keeper = asyncio.create_task(self._keep(), name=f"bus-{self._role}")
+
+    async def close(self) -> None:
+        """Send what is queued and end. Requests that still wait get ConnectionLost."""
+        self._closing = True
+        self._fail_waiting()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for chore in list(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._close_client()
+
+    @property
+    def role(self) -> str:
+        """What this connection is for; its metrics and log lines carry it."""
+        return self._role
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish would be accepted now. A frozen server is noticed within about six seconds."""
+        client = self._client
+        return client is not None and client.is_connected and not client.is_closed
+
+    async def until_connected(self) -> None:
+        """Returns once connected. Safe to cancel."""
+        await self._up.wait()
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after every connect and reconnect, when all subscriptions were sent again."""
+        self._connected_callbacks.append(callback)
+
+    async def reconnect(self) -> None:
+        """Drop the connection and make a new one: what the canary asks for when a connection is deaf."""
+        if self._client is not None and self._client.is_connected:
+            await self._client.force_reconnect()
+
+    # -- talk ---------------------------------------------------------------
+
+    def publish(
+        self, subject: str, payload: bytes = b"", *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Queue one message without waiting; it leaves within this turn of the event loop.
+
+        Raises NotConnected, Overloaded (8 MiB wait for the socket, or the message is larger than the server takes),
+        BadSubject. Core NATS promises nothing after that: durable writes go through runtime.log.
+        """
+        client = self._ready()
+        if not _SUBJECT.fullmatch(subject):
+            raise BadSubject(repr(subject[:80]))
+        block = wire.encode(headers) if headers else b""
+        if client.pending_bytes + len(payload) > MAX_PENDING_BYTES:
+            ERRORS.labels(self._role, "pending_full").inc()
+            raise Overloaded
+        if len(block) + len(payload) > client.max_payload:
+            raise Overloaded("The message is larger than the bus takes.")
+        client.send(
+            command.hpub_cmd(subject, reply, block, payload)
+            if block
+            else command.pub_cmd(subject, reply, payload)
+        )
+        self._kick()
+
+    def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call `handler` for each message on `subject`, now and after every reconnect. May be called while not connected.
+
+        Raises BadSubject. A `flush` afterwards proves that the server this bus is connected to knows of it.
+        """
+        if not _SUBJECT.fullmatch(subject):
+            raise BadSubject(repr(subject[:80]))
+        self._last_sid += 1
+        subscription = Subscription(self._last_sid, subject, queue, handler)
+        self._subscriptions[subscription.sid] = subscription
+        if self._client is not None and self.connected:
+            self._client.add(subscription)
+            self._kick()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """No further message reaches the handler."""
+        self._subscriptions.pop(subscription.sid, None)
+        if self._client is not None:
+            self._client.remove(subscription.sid)
+            self._kick()
+
+    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the deadline is part of the promise
+        """Everything sent before has reached the server. Raises NotConnected, DeadlineExceeded."""
+        client = self._ready()
+        try:
+            async with asyncio.timeout(timeout):
+                # The client's own time-out is never the one that fires: it would leave its PONG unclaimed.
+                await client.flush(timeout=3600)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        except NatsError:
+            raise NotConnected from None
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
+        """Send a request and return its first answer.
+
+        Raises NotConnected and Overloaded (nothing was sent), NoResponders, ConnectionLost, DeadlineExceeded. Safe to
+        cancel: a late answer is dropped.
+        """
+        answers = await self.collect(subject, payload, timeout=timeout, last=_only_one, headers=headers)
+        if wire.status(answers[0].headers) == 503:
+            raise NoResponders
+        return answers[0]
+
+    async def collect(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        last: Callable[[Message], bool],
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Message]:
+        """As `request`, for an answer in many messages: returns them all once `last` accepts one of them."""
+        with self._answers(last) as (inbox, answers):
+            self.publish(subject, payload, reply=inbox, headers=headers)
+            return await _within(answers, timeout)
+
+    async def beat(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost, DeadlineExceeded, Overloaded."""
+        with self._answers(_only_one) as (inbox, answers):
+            self.publish(inbox)
+            await _within(answers, timeout)
+
+    # -- inside ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _answers(self, last: Callable[[Message], bool]) -> Iterator[tuple[str, asyncio.Future[list[Message]]]]:
+        if len(self._waiting) >= MAX_WAITING:
+            ERRORS.labels(self._role, "waiting_full").inc()
+            raise Overloaded
+        self._last_token += 1
+        token = f"{self._last_token:x}"
+        future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+        self._waiting[token.encode()] = _Waiter(future, last)
+        WAITING.labels(self._role).set(len(self._waiting))
+        try:
+            yield f"{self._inbox}.{token}", future
+        finally:
+            del self._waiting[token.encode()]
+            WAITING.labels(self._role).set(len(self._waiting))
+
+    def _ready(self) -> HardenedClient:
+        client = self._client
+        if client is None or not client.is_connected or client.is_closed:
+            raise NotConnected
+        return client
+
+    def _kick(self) -> None:
+        # One wake-up of the flusher per turn of the loop, however many messages were queued in it.
+        if not self._kicking:
+            self._kicking = True
+            asyncio.get_running_loop().call_soon(self._kick_now)
+
+    def _kick_now(self) -> None:
+        self._kicking = False
+        if self._client is not None:
+            self._client.kick()
+
+    def _answered(self, subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
+        waiter = self._waiting.get(subject.rpartition(b".")[2])
+        if waiter is not None:
+            waiter.add(Message(subject, headers, payload))
+
+    def _fail_waiting(self) -> None:
+        for waiter in list(self._waiting.values()):
+            waiter.fail(ConnectionLost())
+
+    async def _keep(self) -> None:
+        """Build a client, and another one whenever nats-py closed the last for good (any -ERR it does not know does that)."""
+        while not self._closing:
+            self._rebuild.clear()
+            client = self._client = HardenedClient(self)
+            try:
+                await client.connect(**self._options())
+            except (NatsError, OSError, TimeoutError, ValueError) as error:
+                ERRORS.labels(self._role, "connect").inc()
+                log.warning("bus_connect_failed", role=self._role, error=type(error).__name__)
+            else:
+                await self._serve_client(client)
+            await asyncio.sleep(self._pause())
+
+    async def _serve_client(self, client: HardenedClient) -> None:
+        for subscription in list(self._subscriptions.values()):
+            client.add(subscription)
+        self._kick()
+        await self._reconnected()
+        await self._rebuild.wait()
+        ERRORS.labels(self._role, "closed").inc()
+        log.error("bus_rebuilding", role=self._role, error=str(client.last_error))
+
+    def _options(self) -> dict[str, Any]:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "servers": list(settings.nats_url),
+            "name": self._name,
+            "inbox_prefix": settings.nats_inbox_prefix,
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": self._chance.uniform(0.1, 0.5),
+            "connect_timeout": 2,
+            "ping_interval": PING_SECONDS,
+            "max_outstanding_pings": MAX_OUTSTANDING_PINGS,
+            "pending_size": -1,
+            "error_cb": self._failed,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+            "lame_duck_mode_cb": self._lame_duck,
+            "reconnect_to_server_handler": self._choose,
+        }
+        if settings.nats_nkey_seed_file:
+            options["nkeys_seed"] = settings.nats_nkey_seed_file
+        if settings.nats_creds_file:
+            options["user_credentials"] = settings.nats_creds_file
+        if settings.nats_ca_file:
+            options["tls"] = ssl.create_default_context(cafile=settings.nats_ca_file)
+        return options
+
+    def _choose(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        # The first try comes almost at once (fail-over to a living server takes milliseconds), then full jitter.
+        delay = self._chance.uniform(0, 0.02) if self._attempts == 0 else self._pause()
+        self._attempts += 1
+        return self._chance.choice(servers), delay
+
+    def _pause(self) -> float:
+        return self._chance.uniform(0.02, min(RECONNECT_CAP_SECONDS, 0.1 * 2 ** min(self._attempts, 6)))
+
+    async def _failed(self, error: Exception) -> None:
+        ERRORS.labels(self._role, "permission" if "permission" in str(error).lower() else "connection").inc()
+        log.warning("bus_error", role=self._role, error=f"{type(error).__name__}: {error}")
+
+    async def _disconnected(self) -> None:
+        CONNECTED.labels(self._role).set(0)
+        self._up.clear()
+        self._fail_waiting()
+        if not self._closing:
+            log.warning("bus_disconnected", role=self._role)
+
+    async def _reconnected(self) -> None:
+        if self._attempts:
+            RECONNECTS.labels(self._role).inc()
+        self._attempts = 0
+        CONNECTED.labels(self._role).set(1)
+        self._up.set()
+        log.info("bus_connected", role=self._role)
+        for callback in self._connected_callbacks:
+            callback()
+
+    async def _closed(self) -> None:
+        self._up.clear()
+        self._rebuild.set()
+
+    async def _lame_duck(self) -> None:
+        chore = asyncio.create_task(self._leave_soon())
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _leave_soon(self) -> None:
+        # The server drops everybody at the end of its grace period (10 s); leaving spread out before that avoids the crowd.
+        await asyncio.sleep(self._chance.uniform(0, 3))
+        await self.reconnect()
+
+    def handler_failed(self, error: Exception) -> None:
+        """A subscription's handler raised: counted and logged, the reader goes on."""
+        ERRORS.labels(self._role, "handler").inc()
+        log.error("bus_handler_failed", role=self._role, exc_info=error)
+
+    async def _close_client(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        with contextlib.suppress(NatsError, TimeoutError, OSError):
+            async with asyncio.timeout(1):
+                if client.is_connected:
+                    await client.flush(timeout=3600)
+        with contextlib.suppress(NatsError, TimeoutError, OSError):
+            async with asyncio.timeout(1):
+                await client.close()

@@ -1,0 +1,300 @@
+"""A channel log on JetStream: durable appends, and batched reads that need no consumer.
+
+Reads use the stream's direct-get API, answered by any replica, so they keep working while a leader is elected; a
+replica may lag, so "there is nothing" and "this position is unknown" are said only after the leader agreed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from proto import headers as names
+from proto.positions import epoch_of
+from runtime import headers as wire
+from runtime.errors import (
+    DeadlineExceeded,
+    NoResponders,
+    Overloaded,
+    StorageFull,
+    Unavailable,
+    WrongSequence,
+)
+from runtime.metrics import counter, gauge, histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proto.streams import StreamSpec
+    from runtime.bus import Bus, Message
+
+log = structlog.get_logger(__name__)
+
+APPEND_SECONDS: Final = 15.0
+"""A leader's crash stalls writes for 4 to 9 s; a durable write outlives that."""
+ATTEMPT_SECONDS: Final = 2.5
+READ_SECONDS: Final = 5.0
+MAX_READS: Final = 32
+"""Reads under way at once. Direct reads run in the server's own connection loop; more at once only queue there."""
+MAX_READS_QUEUED: Final = 4096
+BATCH: Final = 256
+MAX_SUBJECTS: Final = 500
+"""Subjects in one `multi_last`; the server refuses more than 1,024 matches."""
+
+_WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+_FULL: Final = frozenset({10023, 10028, 10047, 10077, 10167})
+
+APPENDS = histogram("log_append_seconds", "Time until an append was acknowledged", ["stream", "outcome"])
+RETRIES = counter("log_append_retries", "Append attempts after the first", ["stream"])
+NUDGES = counter("log_nudges", "Nudges sent after an append turned out to be a duplicate", ["stream"])
+READS = histogram("log_read_seconds", "Time of a read", ["stream", "kind"])
+READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded slots", ["stream"])
+
+
+class Stored(NamedTuple):
+    """One stored message. `previous` is the sequence before it on the same subject, 0 if none is kept."""
+
+    subject: str
+    seq: int
+    previous: int
+    payload: bytes
+
+
+class Appended(NamedTuple):
+    """Where a message is stored; `duplicate` if an earlier attempt had stored it already."""
+
+    seq: int
+    duplicate: bool
+
+
+class StreamState(NamedTuple):
+    """The stream's incarnation and its last sequence, as its leader says."""
+
+    epoch: str
+    last_seq: int
+
+
+class _ApiError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _ApiError | None = None
+
+
+class _State(msgspec.Struct):
+    last_seq: int = 0
+
+
+class _Info(msgspec.Struct):
+    created: str = ""
+    state: _State | None = None
+    error: _ApiError | None = None
+
+
+class _RawMessage(msgspec.Struct):
+    subject: str
+    seq: int
+    hdrs: str = ""
+    data: str = ""
+
+
+class _RawReply(msgspec.Struct):
+    message: _RawMessage | None = None
+    error: _ApiError | None = None
+
+
+class _Failed(Exception):
+    """An attempt that may be repeated."""
+
+
+class Log:
+    """The log of one stream. `spec` names it; `bus` should not be the one that carries live traffic."""
+
+    def __init__(self, bus: Bus, spec: StreamSpec) -> None:
+        self._bus = bus
+        self._spec = spec
+        self._api = f"$JS.API.DIRECT.GET.{spec.name}"
+        self._slots = asyncio.Semaphore(MAX_READS)
+        self._queued = 0
+
+    # -- write ----------------------------------------------------------------
+
+    async def append(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        message_id: str,
+        expected: int | None = None,
+        timeout: float = APPEND_SECONDS,  # noqa: ASYNC109
+    ) -> Appended:
+        """Store `payload` and return once JetStream acknowledged it: replicated, and fsynced where that is configured.
+
+        `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window). `expected` is
+        the subject's last sequence, 0 for none. Raises WrongSequence, StorageFull (nothing was stored),
+        Overloaded (nothing was sent), DeadlineExceeded (stored once or not at all: repeat with the same id). Cancelled:
+        the same as DeadlineExceeded.
+        """
+        began = time.perf_counter()
+        outcome = "failed"
+        try:
+            appended = await self._append(subject, payload, _headers(message_id, expected), began + timeout)
+            outcome = "duplicate" if appended.duplicate else "stored"
+            return appended
+        finally:
+            APPENDS.labels(self._spec.name, outcome).observe(time.perf_counter() - began)
+
+    async def _append(
+        self, subject: str, payload: bytes, headers: dict[str, str], deadline: float
+    ) -> Appended:
+        pause = 0.05
+        while True:
+            left = deadline - time.perf_counter()
+            try:
+                appended = await self._append_once(subject, payload, headers, min(left, ATTEMPT_SECONDS))
+            except (_Failed, Unavailable, DeadlineExceeded):
+                if deadline - time.perf_counter() <= pause:
+                    raise DeadlineExceeded from None
+            else:
+                if appended.duplicate:
+                    self._nudge(subject, appended.seq)
+                return appended
+            RETRIES.labels(self._spec.name).inc()
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+            pause = min(pause * 2, 0.5)
+
+    async def _append_once(
+        self, subject: str, payload: bytes, headers: dict[str, str], seconds: float
+    ) -> Appended:
+        message = await self._bus.request(subject, payload, timeout=max(seconds, 0.001), headers=headers)
+        ack = msgspec.json.decode(message.payload, type=_PubAck)
+        if ack.error is None:
+            return Appended(ack.seq, ack.duplicate)
+        if ack.error.err_code in _WRONG_SEQUENCE:
+            raise WrongSequence
+        if ack.error.err_code in _FULL:
+            raise StorageFull
+        log.warning("append_refused", stream=self._spec.name, error=ack.error.description)
+        raise _Failed
+
+    def _nudge(self, subject: str, seq: int) -> None:
+        # A duplicate is not republished, and the first copy may have been stored by a leader that died before it could.
+        live = self._spec.live_subject(subject)
+        if live is None:
+            return
+        NUDGES.labels(self._spec.name).inc()
+        try:
+            self._bus.publish(live, headers={names.NUDGE: str(seq)})
+        except Unavailable:
+            log.info("nudge_lost", stream=self._spec.name)  # the readers' audit finds it
+
+    # -- read -------------------------------------------------------------------
+
+    async def last(self, subject: str) -> Stored | None:
+        """The subject's last message; None only if the leader says so too. Raises Unavailable, DeadlineExceeded, Overloaded."""
+        found = await self._direct("last", f"{self._api}.{subject}", b"")
+        return found[0] if found else await self.last_from_leader(subject)
+
+    async def last_from_leader(self, subject: str) -> Stored | None:
+        """As `last`, but never a lagging replica's answer."""
+        return await self._from_leader({"last_by_subj": subject})
+
+    async def at(self, seq: int) -> Stored | None:
+        """The message with this sequence, as the leader has it."""
+        return await self._from_leader({"seq": seq})
+
+    async def from_seq(self, subject: str, seq: int, limit: int = BATCH) -> list[Stored]:
+        """Up to `limit` messages of `subject` (a filter is allowed) from `seq` on, inclusive, in order."""
+        query = {"seq": max(seq, 1), "next_by_subj": subject, "batch": limit, "max_bytes": 4 * 1024 * 1024}
+        return await self._direct("batch", self._api, msgspec.json.encode(query))
+
+    async def last_of_each(self, filters: Sequence[str]) -> list[Stored] | None:
+        """The last message of every subject that matches, in order of sequence; None when there are more than 1,024."""
+        query = msgspec.json.encode({"multi_last": list(filters), "batch": 1024})
+        return await self._direct("multi_last", self._api, query, too_many=True)
+
+    async def state(self) -> StreamState:
+        """Raises Unavailable when the stream does not exist or has no leader at the moment."""
+        message = await self._bus.request(
+            f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS
+        )
+        info = msgspec.json.decode(message.payload, type=_Info)
+        if info.error is not None or info.state is None:
+            raise Unavailable
+        return StreamState(epoch_of(info.created), info.state.last_seq)
+
+    async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
+        subject = f"$JS.API.STREAM.MSG.GET.{self._spec.name}"
+        with READS.labels(self._spec.name, "leader").time():
+            message = await self._bus.request(subject, msgspec.json.encode(query), timeout=READ_SECONDS)
+        reply = msgspec.json.decode(message.payload, type=_RawReply)
+        if reply.message is not None:
+            return _decoded(reply.message)
+        if reply.error is not None and reply.error.err_code == 10037:  # no message found
+            return None
+        raise Unavailable
+
+    async def _direct(
+        self, kind: str, subject: str, payload: bytes, *, too_many: bool = False
+    ) -> list[Stored] | None:
+        if self._queued >= MAX_READS_QUEUED:
+            raise Overloaded
+        self._queued += 1
+        READS_QUEUED.labels(self._spec.name).set(self._queued)
+        try:
+            async with self._slots:
+                with READS.labels(self._spec.name, kind).time():
+                    last = _is_last if payload else _any
+                    answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+        finally:
+            self._queued -= 1
+            READS_QUEUED.labels(self._spec.name).set(self._queued)
+        return _stored(answers, too_many=too_many)
+
+
+def _headers(message_id: str, expected: int | None) -> dict[str, str]:
+    headers = {names.MSG_ID: message_id}
+    if expected is not None:
+        headers[names.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected)
+    return headers
+
+
+def _any(_: Message) -> bool:
+    return True
+
+
+def _is_last(message: Message) -> bool:
+    return wire.status(message.headers) is not None
+
+
+def _stored(answers: list[Message], *, too_many: bool) -> list[Stored] | None:
+    """The messages of a direct read. The closing status: 204 end, 404 nothing, 413 too many, 503 nobody answers."""
+    status = wire.status(answers[-1].headers)
+    if status == 413 and too_many:
+        return None
+    if status in (503, 408, 413):
+        raise NoResponders
+    return [_message(answer) for answer in answers if wire.status(answer.headers) is None]
+
+
+def _message(answer: Message) -> Stored:
+    subject = wire.value(answer.headers, b"Nats-Subject") or b""
+    seq = wire.number(answer.headers, b"Nats-Sequence") or 0
+    previous = wire.number(answer.headers, b"Nats-Last-Sequence") or 0
+    return Stored(subject.decode(), seq, previous, answer.payload)
+
+
+def _decoded(raw: _RawMessage) -> Stored:
+    return Stored(raw.subject, raw.seq, 0, base64.b64decode(raw.data))

@@ -1,0 +1,322 @@
+"""Requests between processes: typed, with a deadline, bounded concurrency and typed errors.
+
+The wire contract is that of NATS services (ADR-32): a subject per method, the service's name as queue group, errors in
+`Nats-Service-Error(-Code)`, and `$SRV.PING|INFO|STATS`, so `nats micro ls|info|stats` shows every service. nats-py's own
+`nats.micro` runs handlers one after the other and sends unknown exceptions to the caller; its record types are used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+import structlog
+from nats.micro.service import (
+    EndpointInfo,
+    EndpointStats,
+    ServiceInfo,
+    ServicePing,
+    ServiceStats,
+    ServiceVerb,
+    control_subject,
+)
+
+from proto import headers as names
+from proto import subjects
+from proto.errors import CATALOGUE, Refusal
+from proto.frames import ErrorBody
+from runtime import headers as wire
+from runtime.errors import ConnectionLost, DeadlineExceeded, NoResponders, NotConnected, Overloaded
+from runtime.logs import accept_request_id, bind_request_id, current_request_id
+from runtime.metrics import counter, gauge, histogram
+
+if TYPE_CHECKING:
+    from runtime.bus import Bus
+    from runtime.client import Subscription
+
+log = structlog.get_logger(__name__)
+
+In = TypeVar("In", bound=msgspec.Struct)
+Out = TypeVar("Out", bound=msgspec.Struct)
+
+ATTEMPT_SECONDS: Final = 4.0
+"""A request whose replica was killed is sent again to another one after this long (same idempotency key)."""
+CONNECT_SECONDS: Final = 2.0
+"""How long a call waits for a connection that is being made again: longer than a fail-over, shorter than patience."""
+DEFAULT_TIMEOUT_MS: Final = 10_000
+MAX_TIMEOUT_MS: Final = 60_000
+VERSION: Final = "0.1.0"
+
+SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["service", "method", "code"])
+IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["service"])
+REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["service"])
+CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["service", "method", "code"])
+
+
+class Method(Generic[In, Out]):
+    """One request type of a service: what comes in, what goes out, and who answers."""
+
+    def __init__(self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out]]) -> None:
+        self.name = name
+        self.handler = handler
+        self._decoder = msgspec.json.Decoder(request)
+
+    def decode(self, payload: bytes) -> In:
+        """Raises Refusal "invalid_request"; every fault of a decoder counts as the caller's."""
+        try:
+            return self._decoder.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise Refusal("invalid_request", _sentence(error)) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    return f"{error}." if isinstance(error, msgspec.ValidationError) else None
+
+
+# -- serving ------------------------------------------------------------------
+
+
+class _Stats:
+    """What `$SRV.STATS` tells of one method."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+        self.last_error = ""
+        self.nanoseconds = 0
+
+
+class RpcServer:
+    """Serves the methods of one service on one bus; any number of replicas share the work by queue group."""
+
+    def __init__(
+        self, bus: Bus, service: str, methods: Iterable[Method[Any, Any]], *, concurrency: int = 256
+    ) -> None:
+        self._bus = bus
+        self._service = service
+        self._methods = {method.name: method for method in methods}
+        self._concurrency = concurrency
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[Subscription] = []
+        self._stats = {name: _Stats() for name in self._methods}
+        self._id = f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, no secret
+        self._started = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+    def start(self) -> None:
+        """Subscribe; requests are answered as soon as the bus is connected."""
+        for method in self._methods.values():
+            subject = subjects.rpc(self._service, method.name)
+            self._subscriptions.append(
+                self._bus.subscribe(subject, self._receiver(method), queue=self._service)
+            )
+        for verb, answer in (
+            (ServiceVerb.PING, self._ping),
+            (ServiceVerb.INFO, self._info),
+            (ServiceVerb.STATS, self._statistics),
+        ):
+            for subject in _control_subjects(verb, self._service, self._id):
+                self._subscriptions.append(self._bus.subscribe(subject, self._control(answer)))
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Take no new request; wait up to `timeout` seconds for those being served, then cancel them."""
+        for subscription in self._subscriptions:
+            self._bus.unsubscribe(subscription)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _receiver(self, method: Method[Any, Any]) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
+        def received(_subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
+            if len(self._tasks) >= self._concurrency:
+                REFUSED.labels(self._service).inc()
+                self._refuse(reply.decode(), Overloaded())
+                return
+            task = asyncio.create_task(self._serve(method, reply.decode(), payload, headers))
+            self._tasks.add(task)
+            IN_FLIGHT.labels(self._service).inc()
+            task.add_done_callback(self._served)
+
+        return received
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        IN_FLIGHT.labels(self._service).dec()
+
+    async def _serve(
+        self, method: Method[Any, Any], reply: str, payload: bytes, headers: bytes | None
+    ) -> None:
+        began = time.perf_counter_ns()
+        request_id = wire.value(headers, names.REQUEST_ID.encode()) or b""
+        with bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""):
+            code = await self._answer(method, reply, payload, headers)
+        spent = time.perf_counter_ns() - began
+        SERVED.labels(self._service, method.name, code).observe(spent / 1e9)
+        self._count(method.name, code, spent)
+
+    def _count(self, name: str, code: str, spent: int) -> None:
+        stats = self._stats[name]
+        stats.requests += 1
+        stats.nanoseconds += spent
+        if code != "ok":
+            stats.errors += 1
+            stats.last_error = code
+
+    async def _answer(
+        self, method: Method[Any, Any], reply: str, payload: bytes, headers: bytes | None
+    ) -> str:
+        try:
+            async with asyncio.timeout(_budget(headers)):
+                answer = await method.handler(method.decode(payload))
+            self._bus.publish(reply, msgspec.json.encode(answer))
+        except Refusal as refusal:
+            return self._refuse(reply, refusal)
+        except TimeoutError:
+            return self._refuse(reply, DeadlineExceeded())
+        except Exception:
+            log.exception("rpc_failed", service=self._service, method=method.name)
+            return self._refuse(reply, Refusal("internal"))
+        return "ok"
+
+    def _refuse(self, reply: str, refusal: Refusal) -> str:
+        headers = {names.ERROR_CODE: str(refusal.row.status), names.ERROR: refusal.code}
+        body = msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
+        try:
+            self._bus.publish(reply, body, headers=headers)
+        except Refusal:
+            log.info("rpc_reply_lost", service=self._service, code=refusal.code)
+        return refusal.code
+
+    def _control(self, answer: Callable[[], dict[str, Any]]) -> Callable[..., None]:
+        def asked(_subject: bytes, reply: bytes, _payload: bytes, _headers: bytes | None) -> None:
+            if reply:
+                self._bus.publish(reply.decode(), msgspec.json.encode(answer()))
+
+        return asked
+
+    def _ping(self) -> dict[str, Any]:
+        return ServicePing(id=self._id, name=self._service, version=VERSION).to_dict()
+
+    def _info(self) -> dict[str, Any]:
+        endpoints = [
+            EndpointInfo(name=name, subject=subjects.rpc(self._service, name), queue_group=self._service)
+            for name in self._methods
+        ]
+        info = ServiceInfo(
+            name=self._service,
+            id=self._id,
+            version=VERSION,
+            description=f"Carillon {self._service}",
+            endpoints=endpoints,
+        )
+        return info.to_dict()
+
+    def _statistics(self) -> dict[str, Any]:
+        endpoints = [
+            EndpointStats(
+                name=name,
+                subject=subjects.rpc(self._service, name),
+                queue_group=self._service,
+                num_requests=stats.requests,
+                num_errors=stats.errors,
+                last_error=stats.last_error,
+                processing_time=stats.nanoseconds,
+                average_processing_time=stats.nanoseconds // max(stats.requests, 1),
+            )
+            for name, stats in self._stats.items()
+        ]
+        stats = ServiceStats(
+            id=self._id, name=self._service, version=VERSION, started=self._started, endpoints=endpoints
+        )
+        return stats.to_dict()
+
+
+def _control_subjects(verb: ServiceVerb, service: str, instance: str) -> Iterable[str]:
+    yield control_subject(verb)
+    yield control_subject(verb, name=service)
+    yield control_subject(verb, name=service, id=instance)
+
+
+def _budget(headers: bytes | None) -> float:
+    asked = wire.number(headers, names.TIMEOUT_MS.encode())
+    return min(asked if asked is not None else DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS) / 1000
+
+
+# -- calling --------------------------------------------------------------------
+
+
+async def call(
+    bus: Bus,
+    service: str,
+    method: str,
+    request: msgspec.Struct,
+    reply: type[Out],
+    *,
+    timeout: float,  # noqa: ASYNC109
+) -> Out:
+    """Ask a service and return its typed answer within `timeout` seconds.
+
+    The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the connection broke,
+    nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's own answer, or
+    NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel.
+    """
+    began = time.perf_counter()
+    code = "ok"
+    try:
+        payload = msgspec.json.encode(request)
+        message = await _attempts(bus, subjects.rpc(service, method), payload, began + timeout)
+        return msgspec.json.decode(message, type=reply)
+    except Refusal as refusal:
+        code = refusal.code
+        raise
+    except (msgspec.MsgspecError, ValueError):
+        code = "internal"
+        log.exception("rpc_reply_unreadable", service=service, method=method)
+        raise Refusal("internal") from None
+    finally:
+        CALLED.labels(service, method, code).observe(time.perf_counter() - began)
+
+
+async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> bytes:
+    pause = 0.02
+    without_bus = time.perf_counter() + CONNECT_SECONDS
+    while True:
+        left = deadline - time.perf_counter()
+        try:
+            return await _attempt(bus, subject, payload, max(left, 0.001))
+        except NotConnected:
+            if min(deadline, without_bus) - time.perf_counter() <= pause:
+                raise
+        except (NoResponders, ConnectionLost, DeadlineExceeded):
+            if deadline - time.perf_counter() <= pause:
+                raise
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        pause = min(pause * 2, 0.5)
+
+
+async def _attempt(bus: Bus, subject: str, payload: bytes, left: float) -> bytes:
+    headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1))}
+    request_id = current_request_id()
+    if request_id:
+        headers[names.REQUEST_ID] = request_id
+    message = await bus.request(subject, payload, timeout=min(left, ATTEMPT_SECONDS), headers=headers)
+    code = wire.value(message.headers, names.ERROR.encode())
+    if code is not None:
+        raise _refusal(code.decode("ascii", "replace"), message.payload)
+    return message.payload
+
+
+def _refusal(code: str, body: bytes) -> Refusal:
+    if code not in CATALOGUE:
+        log.error("rpc_unknown_error", code=code[:40])
+        return Refusal("internal")
+    try:
+        return Refusal(code, msgspec.json.decode(body, type=ErrorBody).message)
+    except (msgspec.MsgspecError, ValueError):
+        return Refusal(code)

@@ -1,0 +1,1 @@
+"""The stateless edge: it holds the client connections and relays through NATS."""

@@ -1,0 +1,4 @@
+from runtime.service import run
+from services.gateway.app import GATEWAY
+
+run(GATEWAY)

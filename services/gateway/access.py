@@ -1,0 +1,50 @@
+"""What an identity may do with orders. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import Refusal
+
+if TYPE_CHECKING:
+    from services.gateway.auth import Identity
+
+READ_ORDERS: Final = "orders:read"
+WRITE_ORDERS: Final = "orders:write"
+STAFF: Final = "staff"
+
+
+class Forbidden(Refusal):
+    """The caller is known and may not do this. `detail` names the missing scope, for logs."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("forbidden")
+        self.detail = detail
+
+
+def is_staff(identity: Identity) -> bool:
+    """Whether the orders of other users are open to this identity as well."""
+    return STAFF in identity.scopes
+
+
+def may_read_orders(identity: Identity) -> bool:
+    """Whether it may read orders: its own, and as staff those of others."""
+    return READ_ORDERS in identity.scopes
+
+
+def may_write_orders(identity: Identity) -> bool:
+    """Whether it may place and change orders: its own, and as staff those of others."""
+    return WRITE_ORDERS in identity.scopes
+
+
+def order_owner(identity: Identity, requested_user: str | None = None) -> str:
+    """The user whose orders are meant: the requested one, by default the caller.
+
+    Raises `Forbidden` when somebody else is requested and the caller is not staff. Nothing is looked up, so
+    the answer is the same whether that user exists or not.
+    """
+    if requested_user is None or requested_user == identity.user:
+        return identity.user
+    if not is_staff(identity):
+        raise Forbidden(f"scope {STAFF} is missing")
+    return requested_user

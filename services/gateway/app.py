@@ -1,0 +1,107 @@
+"""The gateway put together: the only file that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from proto.streams import ORDERS
+from runtime.http import Server
+from runtime.log import Log
+from runtime.service import Process, Service
+from services.gateway.api import OrdersApi
+from services.gateway.authenticator import Authenticator
+from services.gateway.edge import EdgeProtocol
+from services.gateway.exchange import http_error
+from services.gateway.order_stream import OrderStream
+from services.gateway.origins import Origins
+from services.gateway.pages import page_routes
+from services.gateway.relay import Relay
+from services.gateway.settings import GatewaySettings
+from services.gateway.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+log = structlog.get_logger(__name__)
+
+LINGER_SECONDS: Final = 2.0
+"""After readiness went red: load balancers need a moment to stop sending clients here, and those are still served."""
+REQUESTS_SECONDS: Final = 5.0
+
+
+@asynccontextmanager
+async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
+    """Serve clients until left, then say goodbye to them, paced, before the port is closed."""
+    settings = process.settings
+    live, calls = await process.bus("live"), await process.bus("calls")
+    origins = Origins(settings.origins)
+    authenticator = Authenticator(settings, origins)
+    reads = Log(calls, ORDERS)
+    relay = Relay(live, reads, max_channels=settings.max_channels)
+    streams = Streams(settings, relay)
+    order_stream = OrderStream(relay, reads, authenticator, origins, streams, settings)
+    api = OrdersApi(calls, authenticator, settings)
+    app = _app(
+        [
+            *api.routes(),
+            Route("/api/orders/{order_id}/stream", order_stream, methods=["GET"]),
+            *page_routes(settings),
+        ],
+        origins,
+    )
+    await authenticator.start()
+    for task in (*relay.start(), streams.start()):
+        process.rests_on(task)
+    server = await Server.start(app, settings.host, settings.port, http=EdgeProtocol)
+    log.info("serving", port=server.port, gateway=process.instance)
+    try:
+        yield
+    finally:
+        await _drain(streams, settings.drain_seconds)
+        order_stream.draining = True
+        await server.stop(REQUESTS_SECONDS)
+        await streams.close()
+        await relay.close()
+        await authenticator.close()
+
+
+async def _drain(streams: Streams, window: float) -> None:
+    if len(streams) and window:
+        await asyncio.sleep(min(LINGER_SECONDS, window / 2))
+    log.info("goodbyes", streams=len(streams), seconds=window)
+    await streams.drain(window)
+
+
+def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins.listed),
+        allow_credentials=True,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id"],
+        expose_headers=["x-request-id", "idempotency-replayed", "location", "retry-after"],
+        max_age=600,
+    )
+    app = Starlette(routes=routes, middleware=[cors], exception_handlers={HTTPException: _router_refused})
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _router_refused(_request: Request, error: Exception) -> Response:
+    return http_error(error.status_code if isinstance(error, HTTPException) else 500)
+
+
+GATEWAY: Final = Service("gateway", GatewaySettings, serve)

@@ -1,0 +1,75 @@
+"""A request's identity, as the gateway is configured to prove it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from runtime.metrics import counter
+from services.gateway.access import Forbidden
+from services.gateway.auth import Policy, Unauthorized
+from services.gateway.credentials import COOKIE, token_from
+from services.gateway.keys import JwksSource, identify
+from services.gateway.keyset import SharedSecret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from services.gateway.auth import Identity
+    from services.gateway.origins import Origins
+    from services.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+
+REJECTED = counter("gateway_auth_rejected", "Requests without a valid token, by code", ["code"])
+
+
+class Authenticator:
+    """Tokens in, identities out. Raises services.gateway.auth.Misconfigured when the settings make no sense."""
+
+    def __init__(self, settings: GatewaySettings, origins: Origins) -> None:
+        self._policy = Policy(
+            algorithm=settings.auth_algorithm,
+            issuer=settings.auth_issuer,
+            audience=settings.auth_audience,
+            leeway=settings.auth_leeway_seconds,
+        )
+        self._origins = origins
+        self._keys: SharedSecret | JwksSource
+        if settings.auth_jwks is not None:
+            self._keys = JwksSource(settings.auth_jwks, settings.auth_algorithm)
+        else:
+            assert settings.auth_secret is not None  # GatewaySettings.faults
+            self._keys = SharedSecret(settings.auth_secret.reveal())
+
+    async def start(self) -> None:
+        """Fetch the keys. A key set that cannot be had yet does not stop the start: requests get `unavailable`."""
+        if isinstance(self._keys, JwksSource):
+            await self._keys.start()
+
+    async def close(self) -> None:
+        """Stop fetching."""
+        if isinstance(self._keys, JwksSource):
+            await self._keys.close()
+
+    async def identity(self, scope: Mapping[str, Any]) -> Identity:
+        """Who sends this request (an ASGI scope). Raises Unauthorized, Forbidden, KeysUnavailable."""
+        try:
+            self._check_origin(scope)
+            token = token_from(scope["headers"], scope["query_string"])
+            return await identify(token, self._keys, self._policy, time.time())
+        except (Unauthorized, Forbidden) as refusal:
+            REJECTED.labels(refusal.code).inc()
+            log.info("rejected", code=refusal.code, detail=refusal.detail)
+            raise
+
+    def _check_origin(self, scope: Mapping[str, Any]) -> None:
+        # Only what a browser sends by itself can be abused by a foreign page: the cookie.
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is None or b"authorization" in headers or COOKIE not in headers.get(b"cookie", b""):
+            return
+        if not self._origins.allows(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")):
+            raise Forbidden("foreign origin")

@@ -1,0 +1,119 @@
+"""What every plain HTTP endpoint shares: request id, typed errors, metrics. An endpoint is a function that returns a
+Reply or raises a Refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from proto.errors import CATALOGUE, Refusal
+from proto.frames import ErrorBody
+from runtime.logs import accept_request_id, bind_request_id, new_request_id
+from runtime.metrics import histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = structlog.get_logger(__name__)
+
+BODY_SECONDS: Final = 15.0
+REQUESTS = histogram("gateway_http_seconds", "Time to answer a plain HTTP request", ["route", "code"])
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A good answer: a body for JSON, or raw bytes with their content type."""
+
+    body: msgspec.Struct | bytes
+    status: int = 200
+    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default
+    content_type: str = "application/json"
+
+
+Endpoint = Callable[[Request], Awaitable[Reply]]
+
+
+def answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """`endpoint` as Starlette takes it; `route` names it in metrics."""
+
+    async def answer(request: Request) -> Response:
+        began = time.perf_counter()
+        request_id = request_id_of(request.headers)
+        with bind_request_id(request_id):
+            code, response = await _answer(endpoint, request)
+        response.headers["x-request-id"] = request_id
+        REQUESTS.labels(route, code).observe(time.perf_counter() - began)
+        return response
+
+    return answer
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The caller's request id if it has one that we accept, else a new one."""
+    return accept_request_id(headers.get("x-request-id")) or new_request_id(os.urandom(16))
+
+
+async def _answer(endpoint: Endpoint, request: Request) -> tuple[str, Response]:
+    try:
+        reply = await endpoint(request)
+    except Refusal as refusal:
+        return refusal.code, refused(refusal)
+    except ClientDisconnect:
+        return "client_left", Response(status_code=400)
+    except Exception:
+        log.exception("request_failed", path=request.scope["path"])
+        return "internal", refused(Refusal("internal"))
+    body = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
+    return "ok", Response(body, reply.status, reply.headers, reply.content_type)
+
+
+def refused(refusal: Refusal) -> Response:
+    """The answer to a refusal: its code and sentence, the status of its row."""
+    headers = {"cache-control": "no-store"}
+    if refusal.row.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if refusal.row.status == 503:
+        headers["retry-after"] = "1"
+    body = msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
+    return Response(body, refusal.row.status, headers, "application/json")
+
+
+async def body_of(request: Request, kind: type[B], limit: int) -> B:
+    """The request's JSON body as `kind`. Raises Refusal "body_too_large", "invalid_json", "invalid_request", "timeout"."""
+    raw = await _read(request, limit)
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise Refusal("invalid_request", f"{error}.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        raise Refusal("invalid_json") from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limit:
+                    raise Refusal("body_too_large", f"The body is larger than {limit} bytes.")
+                chunks.append(piece)
+    except TimeoutError:
+        raise Refusal("timeout", "The body did not arrive in time.") from None
+    return b"".join(chunks)
+
+
+def http_error(status: int) -> Response:
+    """The answer to what Starlette's router refuses."""
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+    row = CATALOGUE[code]
+    return refused(Refusal(row.code))

@@ -1,0 +1,180 @@
+"""A channel and those who listen to it: order, gaps and fan-out. Pure: no clock, no socket, no bus.
+
+Everybody attached to a channel has received everything up to `tail`. Live messages come from the bus, at most once
+and perhaps out of nowhere; each names the message before it, so a hole is seen as soon as something follows, and what
+follows is held back until the hole is filled from the log. A message therefore reaches a listener once, in order,
+or the listener is told (`restart`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proto.frames import ResetReason, StatusUpdate
+
+RING: Final = 64
+"""Messages kept per channel for clients that come back: more than an order ever has."""
+MAX_HELD: Final = 256
+"""Live messages held back behind a hole. When full they are dropped: the log has them."""
+
+
+class Event(NamedTuple):
+    """One stored message, decoded once. `previous`: the sequence before it on its channel. `final`: nothing can follow.
+
+    `body` is None for a message that could not be read: it counts in the order, and nobody is shown it.
+    """
+
+    epoch: str
+    seq: int
+    previous: int
+    body: StatusUpdate | None
+    final: bool = False
+
+
+Codec = Callable[[Event], bytes]
+
+
+class Listener(Protocol):
+    """One connection, as a channel sees it. None of these may block or raise."""
+
+    @property
+    def codec(self) -> Codec:
+        """How it wants events encoded. Listeners with the same codec share the bytes."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Takes encoded bytes; bounded: a listener that cannot keep up ends itself."""
+
+    def finish(self) -> None:
+        """The channel has ended."""
+
+    def restart(self, reason: ResetReason, last: Event) -> None:
+        """Continuity broke: `last` is the state to go on from."""
+
+
+class Offer(enum.Enum):
+    """What became of a live message."""
+
+    ACCEPTED = enum.auto()
+    HELD = enum.auto()
+    """There is a hole before it."""
+    STALE = enum.auto()
+    """Its sequence was passed already: a duplicate, or the stream was created anew."""
+
+
+class Channel:
+    """One channel of this gateway. `subject` is where it is stored."""
+
+    __slots__ = ("_held", "_listeners", "_ready", "_ring", "epoch", "pins", "subject", "tail")
+
+    def __init__(self, subject: str, epoch: str, events: Iterable[Event]) -> None:
+        self.subject = subject
+        self.epoch = epoch
+        self.pins = 0
+        """Connections about to attach: while there are some the channel is kept."""
+        self._ring = deque(events, RING)
+        self.tail = self._ring[-1].seq if self._ring else 0
+        self._held: list[Event] = []
+        self._ready: list[Event] = []
+        self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
+
+    @property
+    def last(self) -> Event:
+        """The newest event: the state of the channel. A channel is opened with at least one."""
+        return self._ring[-1]
+
+    @property
+    def idle(self) -> bool:
+        """Nobody listens or is about to."""
+        return not self._listeners and not self.pins
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return sum(map(len, self._listeners.values()))
+
+    def attach(self, listener: Listener) -> None:
+        """From now on `listener` gets every event after `tail`. It must have been given everything up to it."""
+        self.fan_out()  # what waits is for those who were here before
+        self._listeners.setdefault(listener.codec, {})[listener] = listener.write
+
+    def detach(self, listener: Listener) -> None:
+        """Nothing more reaches `listener`. Detaching twice is harmless."""
+        group = self._listeners.get(listener.codec)
+        if group is not None:
+            group.pop(listener, None)
+            if not group:
+                del self._listeners[listener.codec]
+
+    def offer(self, event: Event) -> Offer:
+        """A live message. When accepted it waits for the next `fan_out`."""
+        if event.seq <= self.tail:
+            return Offer.STALE
+        if event.previous != self.tail:
+            # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
+            if len(self._held) < MAX_HELD:
+                self._held.append(event)
+            return Offer.HELD
+        self._accept(event)
+        return Offer.ACCEPTED
+
+    def fill(self, events: Iterable[Event]) -> bool:
+        """Events read from the log, consecutive on this channel. True when no hole is left."""
+        for event in events:
+            if event.seq > self.tail:
+                self._accept(event)
+        held, self._held = sorted(self._held), []
+        return all([self.offer(event) is not Offer.HELD for event in held])
+
+    def since(self, seq: int) -> list[Event] | None:
+        """The events after `seq`, if `seq` is the tail or still remembered; None if only the log can tell."""
+        if seq == self.tail:
+            return []
+        remembered = list(self._ring)
+        for index, event in enumerate(remembered):
+            if event.seq == seq:
+                return remembered[index + 1 :]
+        return None
+
+    def fan_out(self) -> int:
+        """Write what was accepted since the last call to every listener, each codec encoded once; returns writes made."""
+        events, self._ready = self._ready, []
+        if not events:
+            return 0
+        written = 0
+        for codec, group in self._listeners.items():
+            data = b"".join(map(codec, events))
+            for write in group.values():
+                write(data)
+            written += len(group)
+        if events[-1].final:
+            self._each(lambda listener: listener.finish())
+        return written
+
+    def restart(self, reason: ResetReason, epoch: str, last: Event) -> None:
+        """Continuity is broken for everybody: go on from `last`, and say so."""
+        self.epoch = epoch
+        self.tail = last.seq
+        self._ring = deque([last], RING)
+        self._held, self._ready = [], []
+        self._each(lambda listener: listener.restart(reason, last))
+
+    def everybody(self) -> list[Listener]:
+        """All listeners, as they are now."""
+        return [listener for group in self._listeners.values() for listener in group]
+
+    def _each(self, act: Callable[[Listener], None]) -> None:
+        for listener in self.everybody():
+            act(listener)
+
+    def _accept(self, event: Event) -> None:
+        self.tail = event.seq
+        if event.body is not None:
+            self._ring.append(event)
+            self._ready.append(event)

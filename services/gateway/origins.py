@@ -1,0 +1,47 @@
+"""Which web origins may read our answers (Fetch standard, CORS). Pure.
+
+A browser sends a user's cookie along from any page; so a request that rests on the cookie is refused
+unless its origin is our own or listed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Origins:
+    """The listed origins, exactly as browsers send them (`https://shop.example`, no path, no wildcard)."""
+
+    def __init__(self, listed: Iterable[str]) -> None:
+        self._listed = frozenset(listed)
+
+    def allows(self, origin: str, host: str) -> bool:
+        """Whether a page of `origin` may use the API served at `host` (the Host header). Our own origin always may."""
+        return origin in self._listed or (bool(host) and _authority(origin) == host.lower())
+
+    def headers(self, origin: str | None) -> list[tuple[str, str]]:
+        """What lets a page of a listed origin read the answer; nothing for others, our own needs none."""
+        if origin is None or origin not in self._listed:
+            return []
+        return [
+            ("access-control-allow-origin", origin),
+            ("access-control-allow-credentials", "true"),
+            ("vary", "Origin"),
+        ]
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """For the preflight's middleware."""
+        return self._listed
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return None
+    return parts.netloc.lower() if parts.scheme in ("http", "https") and origin.count("/") == 2 else None

@@ -1,0 +1,398 @@
+"""Hub demand and the bus: which channels are open, how they are read, and how nothing is missed.
+
+Joining: read the last message (there is none: not found), subscribe, wait until the server knows, read again from
+there. In a cluster other servers learn of the subscription a little later, so a young channel is audited once more after
+SETTLE seconds. The same audit, one `multi_last` for hundreds of channels, runs after a reconnect, after a new stream
+leader, and slowly over everything all the time: a message lost at the tail has no successor that would show the hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from proto import headers as names
+from proto.errors import Refusal
+from proto.frames import ResetReason, StatusUpdate
+from proto.orders import OrderStatus
+from proto.streams import ORDERS
+from runtime import headers as wire
+from runtime.errors import Overloaded, Unavailable
+from runtime.log import BATCH, MAX_SUBJECTS
+from runtime.metrics import counter, gauge
+from services.gateway.hub import Channel, Event, Offer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from proto.positions import Position
+    from runtime.bus import Bus
+    from runtime.client import Subscription
+    from runtime.log import Log, Stored
+
+log = structlog.get_logger(__name__)
+
+SETTLE: Final = 0.5
+SWEEP_SECONDS: Final = 30.0
+TICK: Final = 0.25
+REPAIRS_AT_ONCE: Final = 32
+ANCHOR_TRIES: Final = 5
+ANCHOR_PAUSE: Final = 0.05
+
+CHANNELS = gauge("gateway_channels", "Channels with local listeners", [])
+LIVE = counter("gateway_live_messages", "Live messages by what became of them", ["outcome"])
+DELIVERED = counter("gateway_deliveries", "Writes to connections (one may carry several events)", [])
+UNREADABLE = counter("gateway_unreadable_messages", "Stored messages that could not be decoded", [])
+FILLED = counter("gateway_gaps_filled", "Holes filled from the log", [])
+AUDITED = counter("gateway_audited_channels", "Channels checked against the log", [])
+RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcome"])
+
+
+class Start(NamedTuple):
+    """What a joining client gets before live events: a snapshot, or the events it missed; `reset` says why not those."""
+
+    snapshot: Event | None
+    missed: list[Event]
+    reset: ResetReason | None = None
+
+
+class _OrderMessage(msgspec.Struct, rename="camel"):
+    """The part of a stored order that clients of its channel see."""
+
+    order: StatusUpdate
+
+
+_decoder = msgspec.json.Decoder(_OrderMessage)
+_FINAL: Final = frozenset({OrderStatus.DELIVERED, OrderStatus.CANCELLED})
+
+
+def decode(epoch: str, seq: int, previous: int, payload: bytes) -> Event:
+    """The stored message as an event; without a body if it is not an order's."""
+    try:
+        body = _decoder.decode(payload).order
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        UNREADABLE.inc()
+        log.error("message_unreadable", stream=ORDERS.name, seq=seq)
+        return Event(epoch, seq, previous, None)
+    return Event(epoch, seq, previous, body, body.status in _FINAL)
+
+
+class Relay:
+    """Channels of orders on this gateway. `live` carries the fan-in, `log` reads over another connection."""
+
+    def __init__(self, live: Bus, log: Log, *, max_channels: int) -> None:
+        self._live = live
+        self._log = log
+        self._max_channels = max_channels
+        self._channels: dict[str, Channel] = {}
+        self._subscriptions: dict[Channel, Subscription] = {}
+        self._opening: dict[str, asyncio.Task[Channel | None]] = {}
+        self._epoch = ""
+        self._epoch_checked = False
+        self._ready: dict[Channel, None] = {}
+        self._dirty: dict[Channel, None] = {}
+        self._young: dict[Channel, float] = {}
+        self._audit_all = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life -------------------------------------------------------------------
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin to audit and repair; returns the tasks that this relay rests on."""
+        self._live.on_connected(self._suspect_everything)
+        self._live.subscribe(
+            f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{ORDERS.name}", lambda *_: self._suspect_everything()
+        )
+        self._tasks = [
+            asyncio.create_task(self._audits(), name="relay-audits"),
+            asyncio.create_task(self._repairs(), name="relay-repairs"),
+        ]
+        return self._tasks
+
+    async def close(self) -> None:
+        """Stop; connections were ended before."""
+        tasks = [*self._tasks, *self._opening.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def channels(self) -> Iterable[Channel]:
+        """Those open now."""
+        return self._channels.values()
+
+    # -- join and leave -----------------------------------------------------------
+
+    @contextmanager
+    def pinned(self, channel: Channel) -> Iterator[None]:
+        """Keep `channel` open while somebody is about to attach."""
+        channel.pins += 1
+        try:
+            yield
+        finally:
+            channel.pins -= 1
+            self.release(channel)
+
+    async def open(self, subject: str) -> Channel | None:
+        """The channel stored at `subject`, live from the moment this returns; None if nothing was ever stored there.
+
+        Raises Unavailable, DeadlineExceeded, Overloaded. Callers share one opening; cancelling one leaves it to the others.
+        """
+        channel = self._channels.get(subject)
+        if channel is not None:
+            return channel
+        opening = self._opening.get(subject)
+        if opening is None:
+            if len(self._channels) + len(self._opening) >= self._max_channels:
+                raise Overloaded
+            opening = asyncio.create_task(self._open(subject), name="relay-open")
+            self._opening[subject] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(subject, None))
+        return await asyncio.shield(opening)
+
+    async def start_for(self, channel: Channel, position: Position | None) -> Start:
+        """What a client at `position` must be given before it attaches, which must happen without another await.
+
+        Raises Unavailable, DeadlineExceeded, Overloaded.
+        """
+        if position is None:
+            return Start(channel.last, [])
+        if position.epoch != channel.epoch:
+            return _reset(channel, ResetReason.EPOCH)
+        missed = channel.since(position.seq)
+        if missed is not None:
+            RESUMES.labels("ring").inc()
+            return Start(None, missed)
+        return await self._start_from_log(channel, position.seq)
+
+    def release(self, channel: Channel) -> None:
+        """Somebody left: the last one takes the subscription along."""
+        if not channel.idle or self._channels.get(channel.subject) is not channel:
+            return
+        del self._channels[channel.subject]
+        self._live.unsubscribe(self._subscriptions.pop(channel))
+        for pending in (self._ready, self._dirty, self._young):
+            pending.pop(channel, None)
+        CHANNELS.set(len(self._channels))
+
+    # -- opening --------------------------------------------------------------------
+
+    async def _open(self, subject: str) -> Channel | None:
+        await self._know_epoch()
+        last = await self._log.last(subject)
+        if last is None:
+            return None
+        event = self._event(last)
+        if event.body is None:
+            raise Refusal("internal")
+        channel = Channel(subject, self._epoch, [event])
+        # Live messages are offered from here on; what the read below finds as well is recognised by its sequence.
+        subscription = self._live.subscribe(ORDERS.live_subject(subject) or "", self._receiver(channel))
+        try:
+            await self._live.flush()
+            channel.fill(map(self._event, await self._log.from_seq(subject, channel.tail)))
+        except BaseException:
+            self._live.unsubscribe(subscription)
+            raise
+        self._channels[subject] = channel
+        self._subscriptions[channel] = subscription
+        self._young[channel] = time.monotonic() + SETTLE
+        CHANNELS.set(len(self._channels))
+        return channel
+
+    async def _know_epoch(self) -> None:
+        if not self._epoch_checked:
+            await self._check_epoch()
+
+    async def _check_epoch(self) -> None:
+        state = await self._log.state()
+        changed = self._epoch not in ("", state.epoch)
+        self._epoch = state.epoch
+        self._epoch_checked = True
+        if changed:
+            log.warning("epoch_changed", stream=ORDERS.name, channels=len(self._channels))
+            self._dirty.update(dict.fromkeys(self._channels.values()))
+            self._wake.set()
+
+    def _event(self, stored: Stored) -> Event:
+        return decode(self._epoch, stored.seq, stored.previous, stored.payload)
+
+    # -- resuming ---------------------------------------------------------------------
+
+    async def _start_from_log(self, channel: Channel, seq: int) -> Start:
+        missed: list[Event] = []
+        for _ in range(ANCHOR_TRIES):
+            read = await self._log.from_seq(channel.subject, seq) if seq else []
+            if read and read[0].seq == seq:
+                return await self._continue(channel, missed, read)
+            reason = await self._why_unknown(channel.subject, seq)
+            if reason is not None:
+                return _reset(channel, reason)
+            await asyncio.sleep(ANCHOR_PAUSE)  # the leader has it, this replica not yet
+        raise Unavailable
+
+    async def _continue(self, channel: Channel, missed: list[Event], read: list[Stored]) -> Start:
+        while True:
+            events = list(map(self._event, read[1:]))
+            missed += events
+            at = read[-1].seq
+            if len(read) < BATCH or at >= channel.tail:
+                # The others on this channel may be behind what was just read; everybody gets it now.
+                if at > channel.tail:
+                    channel.fill(events)
+                    self._deliver(channel)
+                rest = channel.since(at)
+                if rest is not None:
+                    RESUMES.labels("log").inc()
+                    return Start(None, missed + rest)
+            read = await self._log.from_seq(channel.subject, at)
+
+    async def _why_unknown(self, subject: str, seq: int) -> ResetReason | None:
+        """Why no message `seq` is on this channel; None if there is one after all."""
+        there = await self._log.at(seq) if seq else None
+        if there is not None:
+            return None if there.subject == subject else ResetReason.UNKNOWN
+        state = await self._log.state()
+        return ResetReason.FUTURE if seq > state.last_seq else ResetReason.TRIMMED
+
+    # -- live -----------------------------------------------------------------------
+
+    def _receiver(self, channel: Channel) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
+        def received(_subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
+            seq = wire.number(headers, b"Nats-Sequence")
+            if seq is None:
+                self._nudged(channel, wire.number(headers, names.NUDGE.encode()))
+                return
+            previous = wire.number(headers, b"Nats-Last-Sequence") or 0
+            outcome = channel.offer(decode(channel.epoch, seq, previous, payload))
+            LIVE.labels(outcome.name.lower()).inc()
+            if outcome is Offer.ACCEPTED:
+                self._deliver(channel)
+            elif outcome is Offer.HELD:
+                self._repair(channel)
+            else:
+                self._epoch_checked = False
+                self._young.setdefault(channel, 0.0)
+
+        return received
+
+    def _nudged(self, channel: Channel, seq: int | None) -> None:
+        LIVE.labels("nudge").inc()
+        if seq is not None and seq > channel.tail:
+            self._repair(channel)
+
+    def _deliver(self, channel: Channel) -> None:
+        # Everything that arrives in this turn of the loop leaves in one write per connection.
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._ready[channel] = None
+
+    def _flush(self) -> None:
+        ready, self._ready = self._ready, {}
+        DELIVERED.inc(sum(channel.fan_out() for channel in ready))
+
+    # -- repair and audit ---------------------------------------------------------------
+
+    def _repair(self, channel: Channel) -> None:
+        self._dirty[channel] = None
+        self._wake.set()
+
+    async def _repairs(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._dirty:
+                await self._repair_some()
+
+    async def _repair_some(self) -> None:
+        some = list(self._dirty)[:REPAIRS_AT_ONCE]
+        for channel in some:
+            del self._dirty[channel]
+        results = await asyncio.gather(*map(self._fill, some), return_exceptions=True)
+        failed = [channel for channel, result in zip(some, results, strict=True) if isinstance(result, Exception)]
+        self._dirty.update(dict.fromkeys(channel for channel in failed if self._is_open(channel)))
+        if failed:
+            log.warning("repair_failed", channels=len(failed))
+            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
+
+    async def _fill(self, channel: Channel) -> None:
+        await self._know_epoch()
+        if channel.epoch != self._epoch:
+            await self._restart(channel, ResetReason.EPOCH)
+            return
+        read = await self._log.from_seq(channel.subject, channel.tail)
+        if not read or read[0].seq > channel.tail:
+            reason = await self._why_unknown(channel.subject, channel.tail)
+            if reason is not None:
+                await self._restart(channel, reason)
+                return
+        FILLED.inc()
+        complete = channel.fill(map(self._event, read))
+        self._deliver(channel)
+        if not complete:
+            raise Unavailable("Still a hole.")
+
+    async def _restart(self, channel: Channel, reason: ResetReason) -> None:
+        last = await self._log.last(channel.subject)
+        if last is not None:
+            channel.restart(reason, self._epoch, self._event(last))
+            return
+        for listener in channel.everybody():
+            listener.finish()
+
+    def _suspect_everything(self) -> None:
+        self._epoch_checked = False
+        self._audit_all.set()
+
+    def _is_open(self, channel: Channel) -> bool:
+        return self._channels.get(channel.subject) is channel
+
+    async def _audits(self) -> None:
+        sweep: list[Channel] = []
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                if self._audit_all.is_set():
+                    self._audit_all.clear()
+                    await self._audit(list(self._channels.values()))
+                await self._audit(self._grown_up())
+                sweep = sweep or list(self._channels.values())
+                share = max(1, round(len(self._channels) * TICK / SWEEP_SECONDS))
+                some, sweep = sweep[:share], sweep[share:]
+                await self._audit(some)
+            except Refusal as error:
+                self._audit_all.set()
+                log.debug("audit_postponed", code=error.code)
+
+    def _grown_up(self) -> list[Channel]:
+        now = time.monotonic()
+        due = [channel for channel, at in self._young.items() if at <= now]
+        for channel in due:
+            del self._young[channel]
+        return due
+
+    async def _audit(self, channels: list[Channel]) -> None:
+        """Compare the tails of `channels` with the log, in batches; what is behind is repaired."""
+        if not channels:
+            return
+        await self._know_epoch()
+        for start in range(0, len(channels), MAX_SUBJECTS):
+            batch = {channel.subject: channel for channel in channels[start : start + MAX_SUBJECTS]}
+            for stored in await self._log.last_of_each(list(batch)) or ():
+                channel = batch[stored.subject]
+                if stored.seq > channel.tail and self._is_open(channel):
+                    self._repair(channel)
+            AUDITED.inc(len(batch))
+
+
+def _reset(channel: Channel, reason: ResetReason) -> Start:
+    RESUMES.labels(reason.value).inc()
+    return Start(channel.last, [], reason)

@@ -1,0 +1,68 @@
+"""What the gateway is told by its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from runtime.settings import ProcessSettings, Secret, variable
+from services.gateway.auth import MAX_LEEWAY_SECONDS
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
+    """Besides those of every process:
+
+    port                    TCP port for clients; 0 = any free port
+    gateway_id              name of this gateway in logs, metrics and on the demo page; unset = from the process id
+    auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
+    auth_secret             HS256's secret, 32 bytes or more
+    auth_jwks               the others' public keys: path or http(s) URL of a JSON Web Key Set
+    auth_issuer             `iss` that a token must have; unset = any
+    auth_audience           `aud` that a token must have; unset = tokens that name an audience are refused
+    auth_leeway_seconds     how far clocks may differ, at most 30
+    origins                 web origins besides our own that may use the API, comma-separated, as in the Origin header
+    heartbeat_seconds       silence on an SSE stream after which a comment is sent
+    max_message_bytes       largest request body
+    outbox_bytes            what may wait for one slow connection before it is cut and has to resume
+    max_connections         streams at once; one more is told to come back later
+    max_channels            channels at once, as above
+    request_seconds         how long a request may take, at most; a write outlives a leader election (15 s)
+    sse_retry_ms            pause before a client reconnects; each gets its own between half and one and a half of it
+    demo_shop               address of the demo's shop: the page asks it for an order and a token; unset = no demo
+    demo_gateways           addresses of the demo's gateways as id=url, comma-separated
+    """
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    gateway_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    auth_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = "HS256"
+    auth_secret: Secret | None = None
+    auth_jwks: str | None = None
+    auth_issuer: str | None = None
+    auth_audience: str | None = None
+    auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
+    origins: tuple[str, ...] = ()
+    heartbeat_seconds: Seconds = 15.0
+    max_message_bytes: Count = 65536
+    outbox_bytes: Count = 262144
+    max_connections: Count = 100_000
+    max_channels: Count = 100_000
+    request_seconds: Seconds = 20.0
+    sse_retry_ms: Count = 2000
+    demo_shop: str | None = None
+    demo_gateways: tuple[str, ...] = ()
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong between fields."""
+        yield from super().faults()
+        if self.auth_algorithm == "HS256":
+            if self.auth_secret is None:
+                yield f"{variable('auth_secret')}: required with HS256"
+            if self.auth_jwks is not None:
+                yield f"{variable('auth_jwks')}: needs an algorithm with public keys, not HS256"
+        elif self.auth_jwks is None:
+            yield f"{variable('auth_jwks')}: required with {self.auth_algorithm}"

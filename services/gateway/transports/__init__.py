@@ -1,0 +1,1 @@
+"""How bytes come in and how frames go out, one module per kind of client."""

@@ -1,0 +1,170 @@
+"""Server-Sent Events: one connection that follows one channel.
+
+After the head nothing but prepared bytes is written, straight to the transport, whose buffer is the outbox: when more than
+`outbox_bytes` wait in it the connection is cut, and the client resumes where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from proto.errors import CATALOGUE
+from proto.frames import ErrorBody, Reconnect
+from runtime.metrics import counter, gauge
+from services.gateway import codecs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.frames import ResetReason
+    from services.gateway.hub import Channel, Codec, Event
+    from services.gateway.relay import Start
+
+MAX_INPUT_BYTES: Final = 16 * 1024
+"""A client has nothing to say on a stream; more than this and it is cut."""
+
+STREAMS = gauge("gateway_sse_streams", "Open SSE streams", [])
+CLOSED = counter("gateway_sse_closed", "SSE streams that ended, by reason", ["reason"])
+
+
+class SseConnection(asyncio.Protocol):
+    """A stream from its head to its end. Made for one channel; the edge hands it the transport.
+
+    `gone` is called once, with the connection, when it is over. `expires_at` is loop time.
+    """
+
+    __slots__ = ("_channel", "_chunked", "_ended", "_expires_at", "_gone", "_input", "_outbox_bytes", "transport")
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        gone: Callable[[SseConnection], None],
+        expires_at: float,
+        outbox_bytes: int,
+        chunked: bool,
+    ) -> None:
+        self._channel = channel
+        self._gone = gone
+        self._expires_at = expires_at
+        self._outbox_bytes = outbox_bytes
+        self._chunked = chunked
+        self.transport: asyncio.Transport | None = None
+        self._ended = ""
+        self._input = 0
+
+    # -- what a channel sees (hub.Listener) ---------------------------------------
+
+    @property
+    def channel(self) -> Channel:
+        """What it follows."""
+        return self._channel
+
+    @property
+    def codec(self) -> Codec:
+        """Chunks for HTTP/1.1; an HTTP/1.0 body ends with its connection."""
+        return codecs.chunked_update if self._chunked else codecs.update
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """The transport's own."""
+        return self._out.write
+
+    def finish(self) -> None:
+        """The order reached its end; `complete` was part of the last write."""
+        self.end("complete")
+
+    def restart(self, reason: ResetReason, last: Event) -> None:
+        """Continuity broke on the server's side."""
+        self._send(codecs.reset(reason) + codecs.snapshot(last))
+        if last.final:
+            self.end("complete")
+
+    # -- life -----------------------------------------------------------------------
+
+    def open(self, head: bytes, start: Start, retry_ms: int) -> None:
+        """Write the head and what the client must be given first, then listen."""
+        first = codecs.retry(retry_ms) if start.snapshot is None else b""
+        if start.reset is not None:
+            first += codecs.reset(start.reset)
+        if start.snapshot is not None:
+            first += codecs.snapshot(start.snapshot, retry_ms)
+        first += b"".join(map(codecs.update, start.missed))
+        self._out.write(head + self._framed(first))
+        if self._channel.last.final:
+            self.end("complete")
+        else:
+            self._channel.attach(self)
+
+    def beat(self, now: float) -> float | None:
+        """Called when due: a heartbeat, or the end of the token's life. Returns the token's deadline; None once ended."""
+        if self._ended:
+            return None
+        if now >= self._expires_at:
+            row = CATALOGUE["token_expired"]
+            self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
+            return None
+        self._send(codecs.HEARTBEAT)
+        return self._expires_at
+
+    def goodbye(self, frame: Reconnect) -> None:
+        """End with a hint when to come back."""
+        self.end(frame.reason, codecs.reconnect(frame))
+
+    def end(self, reason: str, data: bytes = b"") -> None:
+        """Write `data`, close the body properly and the connection with it. Ending twice is harmless."""
+        if self._ended:
+            return
+        self._ended = reason
+        self._channel.detach(self)
+        self._out.write(self._framed(data) + (codecs.LAST_CHUNK if self._chunked else b""))
+        self._out.close()
+
+    # -- asyncio.Protocol --------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The edge handed over."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=self._outbox_bytes)
+        STREAMS.inc()
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing is expected."""
+        self._input += len(data)
+        if self._input > MAX_INPUT_BYTES:
+            self._cut("talkative")
+
+    def pause_writing(self) -> None:
+        """The outbox is full: cut, so that the client resumes instead of everybody waiting."""
+        self._cut("slow_consumer")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone, for whatever reason."""
+        self._channel.detach(self)
+        self._gone(self)
+        STREAMS.dec()
+        CLOSED.labels(self._ended or ("error" if exc else "client")).inc()
+        self._ended = self._ended or "client"
+
+    def shutdown(self) -> None:
+        """uvicorn stops."""
+        self.end("shutdown")
+
+    # -- inside --------------------------------------------------------------------------
+
+    @property
+    def _out(self) -> asyncio.Transport:
+        assert self.transport is not None  # set by the edge before anything else happens
+        return self.transport
+
+    def _framed(self, data: bytes) -> bytes:
+        return codecs.chunk(data) if self._chunked else data
+
+    def _send(self, data: bytes) -> None:
+        self._out.write(self._framed(data))
+
+    def _cut(self, reason: str) -> None:
+        if not self._ended:
+            self._ended = reason
+            self._out.abort()

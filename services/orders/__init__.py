@@ -1,0 +1,1 @@
+"""Orders: where an order is on its way to the customer."""

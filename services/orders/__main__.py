@@ -1,0 +1,4 @@
+from runtime.service import run
+from services.orders.handlers import ORDERS_SERVICE
+
+run(ORDERS_SERVICE)

@@ -1,0 +1,96 @@
+"""The orders stream as a store: the last message of an order's subject is the order.
+
+Every write names the sequence it was decided on, so of two writers only one wins; and it carries a message id made from
+the idempotency key, so a repeated write is stored once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from proto import subjects
+from proto.errors import Refusal
+from proto.orders import OrderChanged, OrderOwned
+from runtime.errors import WrongSequence
+
+if TYPE_CHECKING:
+    from runtime.log import Log, Stored
+
+MAX_SCAN = 20_000
+"""Messages read for one user's list when `multi_last` cannot answer (more than 1,024 orders)."""
+
+
+class Found(NamedTuple):
+    """An order and the sequence of the message that holds it."""
+
+    event: OrderChanged
+    seq: int
+
+
+class OrderStore:
+    """Reads and writes orders. Raises what runtime.log raises."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._orders = msgspec.json.Decoder(OrderChanged)
+        self._owners = msgspec.json.Decoder(OrderOwned)
+
+    async def get(self, user_id: str, order_id: str, *, fresh: bool = False) -> Found | None:
+        """The order; `fresh` asks the stream's leader, for decisions that a lagging replica just spoiled."""
+        subject = subjects.order_log(user_id, order_id)
+        stored = await (self._log.last_from_leader(subject) if fresh else self._log.last(subject))
+        return None if stored is None else self._found(stored)
+
+    async def put(self, event: OrderChanged, *, after: int, message_id: str) -> bool:
+        """Store `event` as the successor of message `after` (0: the first). Raises WrongSequence.
+
+        False: an earlier attempt with this id had stored its own version of the event, which counts.
+        """
+        subject = subjects.order_log(event.order.user_id, event.order.order_id)
+        payload = msgspec.json.encode(event)
+        appended = await self._log.append(subject, payload, message_id=message_id, expected=after)
+        return not appended.duplicate
+
+    async def owner(self, order_id: str) -> str | None:
+        """Whose order this is."""
+        stored = await self._log.last(subjects.order_owner(order_id))
+        return None if stored is None else self._owners.decode(stored.payload).user_id
+
+    async def claim(self, order_id: str, user_id: str) -> None:
+        """Make the order's id this user's, once and for good. Raises Refusal "order_exists" if it is somebody else's."""
+        payload = msgspec.json.encode(OrderOwned(user_id=user_id))
+        try:
+            await self._log.append(
+                subjects.order_owner(order_id),
+                payload,
+                message_id=f"claim:{order_id}:{subjects.encode(user_id)}",
+                expected=0,
+            )
+        except WrongSequence:
+            if await self.owner(order_id) != user_id:
+                raise Refusal("order_exists") from None
+
+    async def of_user(self, user_id: str) -> list[OrderChanged]:
+        """All orders of a user, newest first. Raises Refusal "overloaded" beyond what one read may cost."""
+        pattern = subjects.orders_of(user_id)
+        stored = await self._log.last_of_each([pattern])
+        if stored is None:
+            stored = await self._scan(pattern)
+        orders = [self._orders.decode(message.payload) for message in stored]
+        return sorted(orders, key=lambda event: event.order.created_at, reverse=True)
+
+    async def _scan(self, pattern: str) -> list[Stored]:
+        newest: dict[str, Stored] = {}
+        seq, read = 1, 0
+        while read < MAX_SCAN:
+            batch = await self._log.from_seq(pattern, seq, limit=1000)
+            if not batch:
+                return list(newest.values())
+            newest.update((message.subject, message) for message in batch)
+            seq, read = batch[-1].seq + 1, read + len(batch)
+        raise Refusal("overloaded", "Too many orders to list.")
+
+    def _found(self, stored: Stored) -> Found:
+        return Found(self._orders.decode(stored.payload), stored.seq)
