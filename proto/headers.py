@@ -8,7 +8,9 @@ REQUEST_ID: Final = "Carillon-Request-Id"
 """Follows one client request through every process and log line."""
 
 TIMEOUT_MS: Final = "Carillon-Timeout-Ms"
-"""How long the caller still waits, in milliseconds from the moment of sending. Relative, because clocks differ."""
+"""How long the caller still waits, in milliseconds from the moment of sending. Relative, because clocks
+differ.
+"""
 
 NUDGE: Final = "Carillon-Nudge"
 """On a live subject: the sequence of a stored message that may not have been republished. Has no body."""

@@ -13,10 +13,18 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-OrderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 of A-Z a-z 0-9 _ -")]
+# In Python `$` also matches before a last line end, in JavaScript it does not; with `(?!\n)` both agree.
+OrderId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="1 to 64 of A-Z a-z 0-9 _ -")
+]
 UserId = Annotated[
     str,
-    Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$", description="1 to 128 bytes of UTF-8"),
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)",
+        description="1 to 128 bytes of UTF-8",
+    ),
 ]
 Note = Annotated[str, Meta(max_length=500)]
 Key = Annotated[str, Meta(min_length=1, max_length=255, description="idempotency key, scoped by user")]
@@ -129,7 +137,7 @@ class OrderList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class CreateOrderBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Body of `POST /api/orders`. Without `order_id` the service chooses one; `user_id` of somebody else needs `staff`."""
+    """Body of `POST /api/orders`. Without `order_id` one is chosen; another's `user_id` needs `staff`."""
 
     order_id: OrderId | None = None
     user_id: UserId | None = None

@@ -20,7 +20,9 @@ class InvalidPosition(ValueError):
 
 
 class Position(NamedTuple):
-    """`seq` is the stream sequence of the last message seen; `ended` when its channel was also closed for good."""
+    """`seq` is the stream sequence of the last message seen; `ended` when its channel was also closed for
+    good.
+    """
 
     epoch: str
     seq: int

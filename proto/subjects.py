@@ -23,7 +23,9 @@ _SAFE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 
 
 class InvalidId(Refusal):
-    """An id that cannot be part of a subject: empty, too long, or not encodable as UTF-8. Code "invalid_request"."""
+    """An id that cannot be part of a subject: empty, too long, or not encodable as UTF-8. Code
+    "invalid_request".
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__("invalid_request", message)

@@ -1,1 +1,1 @@
-"""What every process needs: the bus, the service loop, settings, logs, metrics, health. It knows NATS and no domain noun."""
+"""What every process needs: bus, service loop, settings, logs, metrics, health. It knows no domain noun."""

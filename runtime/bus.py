@@ -1,9 +1,9 @@
 """One connection to NATS that never gives up: publish, request, subscribe.
 
-A process opens one Bus per role (live fan-in, requests and reads), because nats-server answers direct reads inside the
-connection's own read loop. `start` returns at once, the connection is made and kept in the background for as
-long as the Bus is open; everything that needs it answers NotConnected meanwhile. Nothing is buffered for a
-connection that is down: a publish either reached the socket's queue or raised.
+A process opens one Bus per role (live fan-in, requests and reads), because nats-server answers direct reads
+inside the connection's own read loop. `start` returns at once, the connection is made and kept in the
+background for as long as the Bus is open; everything that needs it answers NotConnected meanwhile. Nothing is
+buffered for a connection that is down: a publish either reached the socket's queue or raised.
 """
 
 from __future__ import annotations
@@ -13,20 +13,29 @@ import contextlib
 import random
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
-from nats.aio.client import Server
 from nats.errors import Error as NatsError
 from nats.protocol import command
 
 from runtime import headers as wire
 from runtime.client import HardenedClient, Subscription
-from runtime.errors import BadSubject, ConnectionLost, DeadlineExceeded, NoResponders, NotConnected, Overloaded
+from runtime.errors import (
+    BadSubject,
+    ConnectionLost,
+    DeadlineExceeded,
+    NoResponders,
+    NotConnected,
+    Overloaded,
+)
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from nats.aio.client import Server
+
     from runtime.client import Handler
     from runtime.settings import ProcessSettings
 
@@ -90,7 +99,9 @@ async def _within(answers: asyncio.Future[list[Message]], seconds: float) -> lis
 class Bus:
     """See the module's docstring. Not safe for use from other threads."""
 
-    def __init__(self, settings: ProcessSettings, *, role: str, name: str, chance: random.Random | None = None):
+    def __init__(
+        self, settings: ProcessSettings, *, role: str, name: str, chance: random.Random | None = None
+    ):
         self._settings = settings
         self._role = role
         self._name = f"{name}/{role}"
@@ -161,8 +172,8 @@ class Bus:
     ) -> None:
         """Queue one message without waiting; it leaves within this turn of the event loop.
 
-        Raises NotConnected, Overloaded (8 MiB wait for the socket, or the message is larger than the server takes),
-        BadSubject. Core NATS promises nothing after that: durable writes go through runtime.log.
+        Raises NotConnected, Overloaded (8 MiB wait for the socket, or the message is larger than the server
+        takes), BadSubject. Core NATS promises nothing after that: durable writes go through runtime.log.
         """
         client = self._ready()
         if not _SUBJECT.fullmatch(subject):
@@ -181,7 +192,8 @@ class Bus:
         self._kick()
 
     def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Call `handler` for each message on `subject`, now and after every reconnect. May be called while not connected.
+        """Call `handler` for each message on `subject`, now and after every reconnect. May be called while
+        not connected.
 
         Raises BadSubject. A `flush` afterwards proves that the server this bus is connected to knows of it.
         """
@@ -224,8 +236,8 @@ class Bus:
     ) -> Message:
         """Send a request and return its first answer.
 
-        Raises NotConnected and Overloaded (nothing was sent), NoResponders, ConnectionLost, DeadlineExceeded. Safe to
-        cancel: a late answer is dropped.
+        Raises NotConnected and Overloaded (nothing was sent), NoResponders, ConnectionLost, DeadlineExceeded.
+        Safe to cancel: a late answer is dropped.
         """
         answers = await self.collect(subject, payload, timeout=timeout, last=_only_one, headers=headers)
         if wire.status(answers[0].headers) == 503:
@@ -247,7 +259,9 @@ class Bus:
             return await _within(answers, timeout)
 
     async def beat(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost, DeadlineExceeded, Overloaded."""
+        """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost,
+        DeadlineExceeded, Overloaded.
+        """
         with self._answers(_only_one) as (inbox, answers):
             self.publish(inbox)
             await _within(answers, timeout)
@@ -255,7 +269,9 @@ class Bus:
     # -- inside ---------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _answers(self, last: Callable[[Message], bool]) -> Iterator[tuple[str, asyncio.Future[list[Message]]]]:
+    def _answers(
+        self, last: Callable[[Message], bool]
+    ) -> Iterator[tuple[str, asyncio.Future[list[Message]]]]:
         if len(self._waiting) >= MAX_WAITING:
             ERRORS.labels(self._role, "waiting_full").inc()
             raise Overloaded
@@ -297,7 +313,9 @@ class Bus:
             waiter.fail(ConnectionLost())
 
     async def _keep(self) -> None:
-        """Build a client, and another one whenever nats-py closed the last for good (any -ERR it does not know does that)."""
+        """Build a client, and another one whenever nats-py closed the last for good (any -ERR it does not
+        know does that).
+        """
         while not self._closing:
             self._rebuild.clear()
             client = self._client = HardenedClient(self)
@@ -348,7 +366,8 @@ class Bus:
         return options
 
     def _choose(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-        # The first try comes almost at once (fail-over to a living server takes milliseconds), then full jitter.
+        # The first try comes almost at once (fail-over to a living server takes milliseconds), then full
+        # jitter.
         delay = self._chance.uniform(0, 0.02) if self._attempts == 0 else self._pause()
         self._attempts += 1
         return self._chance.choice(servers), delay
@@ -387,7 +406,8 @@ class Bus:
         chore.add_done_callback(self._chores.discard)
 
     async def _leave_soon(self) -> None:
-        # The server drops everybody at the end of its grace period (10 s); leaving spread out before that avoids the crowd.
+        # The server drops everybody at the end of its grace period (10 s); leaving spread out before that
+        # avoids the crowd.
         await asyncio.sleep(self._chance.uniform(0, 3))
         await self.reconnect()
 

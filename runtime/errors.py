@@ -1,15 +1,15 @@
 """What can go wrong on the bus. Exceptions of nats-py and asyncio stop in runtime and become one of these:
 
-    Refusal                     (proto.errors) a typed answer with a code of the catalogue
-    ├── Unavailable             "unavailable": try again later
-    │   ├── NotConnected        no connection to NATS at this moment; nothing was sent
-    │   ├── ConnectionLost      the connection broke while an answer was awaited; it may or may not have happened
-    │   └── NoResponders        nobody serves that subject right now
-    ├── DeadlineExceeded        "timeout": no answer in time; it may or may not have happened
-    ├── Overloaded              "overloaded": a bound of ours was reached; nothing was sent
-    ├── StorageFull             "storage_full": the stream refused the message; nothing was stored
-    └── WrongSequence           "conflict": somebody else wrote first; nothing was stored
-    BadSubject                  a programming error: not a subject
+Refusal                     (proto.errors) a typed answer with a code of the catalogue
+├── Unavailable             "unavailable": try again later
+│   ├── NotConnected        no connection to NATS at this moment; nothing was sent
+│   ├── ConnectionLost      the connection broke while an answer was awaited; it may or may not have happened
+│   └── NoResponders        nobody serves that subject right now
+├── DeadlineExceeded        "timeout": no answer in time; it may or may not have happened
+├── Overloaded              "overloaded": a bound of ours was reached; nothing was sent
+├── StorageFull             "storage_full": the stream refused the message; nothing was stored
+└── WrongSequence           "conflict": somebody else wrote first; nothing was stored
+BadSubject                  a programming error: not a subject
 """
 
 from __future__ import annotations

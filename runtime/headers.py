@@ -1,4 +1,5 @@
-"""NATS message headers as the raw bytes that arrive: most messages need one or two of them, so none are parsed ahead.
+"""NATS message headers as the raw bytes that arrive: most messages need one or two of them, so none are
+parsed ahead.
 
 The block is `NATS/1.0[ status[ description]]\\r\\n(Name: value\\r\\n)*\\r\\n` (NATS ADR-4).
 """
@@ -6,8 +7,10 @@ The block is `NATS/1.0[ status[ description]]\\r\\n(Name: value\\r\\n)*\\r\\n` (
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _VERSION: Final = b"NATS/1.0"
 _NAME: Final = re.compile(r"[A-Za-z0-9-]+")

@@ -1,7 +1,8 @@
 """A channel log on JetStream: durable appends, and batched reads that need no consumer.
 
-Reads use the stream's direct-get API, answered by any replica, so they keep working while a leader is elected; a
-replica may lag, so "there is nothing" and "this position is unknown" are said only after the leader agreed.
+Reads use the stream's direct-get API, answered by any replica, so they keep working while a leader is
+elected; a replica may lag, so "there is nothing" and "this position is unknown" are said only after the
+leader agreed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ APPEND_SECONDS: Final = 15.0
 ATTEMPT_SECONDS: Final = 2.5
 READ_SECONDS: Final = 5.0
 MAX_READS: Final = 32
-"""Reads under way at once. Direct reads run in the server's own connection loop; more at once only queue there."""
+"""Reads under way at once. Direct reads run in the server's own connection loop; more at once only queue
+there.
+"""
 MAX_READS_QUEUED: Final = 4096
 BATCH: Final = 256
 MAX_SUBJECTS: Final = 500
@@ -140,12 +143,13 @@ class Log:
         expected: int | None = None,
         timeout: float = APPEND_SECONDS,  # noqa: ASYNC109
     ) -> Appended:
-        """Store `payload` and return once JetStream acknowledged it: replicated, and fsynced where that is configured.
+        """Store `payload` and return once JetStream acknowledged it: replicated, and fsynced where that is
+        configured.
 
-        `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window). `expected` is
-        the subject's last sequence, 0 for none. Raises WrongSequence, StorageFull (nothing was stored),
-        Overloaded (nothing was sent), DeadlineExceeded (stored once or not at all: repeat with the same id). Cancelled:
-        the same as DeadlineExceeded.
+        `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window).
+        `expected` is the subject's last sequence, 0 for none. Raises WrongSequence, StorageFull (nothing was
+        stored), Overloaded (nothing was sent), DeadlineExceeded (stored once or not at all: repeat with the
+        same id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
         outcome = "failed"
@@ -190,7 +194,8 @@ class Log:
         raise _Failed
 
     def _nudge(self, subject: str, seq: int) -> None:
-        # A duplicate is not republished, and the first copy may have been stored by a leader that died before it could.
+        # A duplicate is not republished, and the first copy may have been stored by a leader that died before
+        # it could.
         live = self._spec.live_subject(subject)
         if live is None:
             return
@@ -203,7 +208,9 @@ class Log:
     # -- read -------------------------------------------------------------------
 
     async def last(self, subject: str) -> Stored | None:
-        """The subject's last message; None only if the leader says so too. Raises Unavailable, DeadlineExceeded, Overloaded."""
+        """The subject's last message; None only if the leader says so too. Raises Unavailable,
+        DeadlineExceeded, Overloaded.
+        """
         found = await self._direct("last", f"{self._api}.{subject}", b"")
         return found[0] if found else await self.last_from_leader(subject)
 
@@ -218,18 +225,18 @@ class Log:
     async def from_seq(self, subject: str, seq: int, limit: int = BATCH) -> list[Stored]:
         """Up to `limit` messages of `subject` (a filter is allowed) from `seq` on, inclusive, in order."""
         query = {"seq": max(seq, 1), "next_by_subj": subject, "batch": limit, "max_bytes": 4 * 1024 * 1024}
-        return await self._direct("batch", self._api, msgspec.json.encode(query))
+        return await self._direct("batch", self._api, msgspec.json.encode(query)) or []
 
     async def last_of_each(self, filters: Sequence[str]) -> list[Stored] | None:
-        """The last message of every subject that matches, in order of sequence; None when there are more than 1,024."""
+        """The last message of every subject that matches, in order of sequence; None when there are more than
+        1,024.
+        """
         query = msgspec.json.encode({"multi_last": list(filters), "batch": 1024})
         return await self._direct("multi_last", self._api, query, too_many=True)
 
     async def state(self) -> StreamState:
         """Raises Unavailable when the stream does not exist or has no leader at the moment."""
-        message = await self._bus.request(
-            f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS
-        )
+        message = await self._bus.request(f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS)
         info = msgspec.json.decode(message.payload, type=_Info)
         if info.error is not None or info.state is None:
             raise Unavailable
@@ -280,7 +287,9 @@ def _is_last(message: Message) -> bool:
 
 
 def _stored(answers: list[Message], *, too_many: bool) -> list[Stored] | None:
-    """The messages of a direct read. The closing status: 204 end, 404 nothing, 413 too many, 503 nobody answers."""
+    """The messages of a direct read. The closing status: 204 end, 404 nothing, 413 too many, 503 nobody
+    answers.
+    """
     status = wire.status(answers[-1].headers)
     if status == 413 and too_many:
         return None

@@ -41,7 +41,7 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SILENT: Final = "uvicorn.access"
 
 
-def configure(  # noqa: PLR0913 - the composition root's one call
+def configure(
     service: str,
     instance: str,
     level: Level = "info",

@@ -21,13 +21,15 @@ Shown = str | int | float | bool | list["Shown"] | dict[str, "Shown"] | None
 """What every renderer can write."""
 
 _WORDS: Final = "token|authorization|cookie|secret|password|seed|jwt"
+_QUOTED: Final = r"""'[^']*(?:'|$)|"[^"]*(?:"|$)"""
+_PLAIN: Final = r"""[^&\s"'<>,;)]"""
 _SECRET_KEY: Final = re.compile(rf"({_WORDS}|cookies)$", re.IGNORECASE)
 _SECRET_TEXT: Final = (
     # A JWT: three base64url parts, the first with eyJ (`{"`). Tried once per run: linear.
     (re.compile(r"(?<![\w-])(?=[\w-]*\.[\w-]+\.)[\w-]*?eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII), MASK),
     # token=... in a query, token='...' and 'token': '...' in a repr.
-    (re.compile(rf"({_WORDS})=('[^']*'|\"[^\"]*\"|[^&\s\"'<>,;)]+)", re.IGNORECASE), rf"\1={MASK}"),
-    (re.compile(rf"({_WORDS})(['\"]\s*:\s*)('[^']*'|\"[^\"]*\")", re.IGNORECASE), rf"\1\2'{MASK}'"),
+    (re.compile(rf"({_WORDS})=(?=[^&\s<>,;)])({_QUOTED})?{_PLAIN}*", re.IGNORECASE), rf"\1={MASK}"),
+    (re.compile(rf"({_WORDS})(['\"]\s*:\s*)({_QUOTED})", re.IGNORECASE), rf"\1\2'{MASK}'"),
     (re.compile(r"(bearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\bS[ACNOUX][A-Z2-7]{56}\b"), MASK),  # the seed of an nkey
     (re.compile(r"(?<=://)[^\s/?#]+@"), f"{MASK}@"),  # the login in a URL

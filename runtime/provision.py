@@ -1,7 +1,8 @@
 """`python -m runtime.provision`: create the streams, or bring existing ones to what this release wants.
 
-Idempotent and safe to run by several at once. It is the only process that needs stream-admin rights. What cannot be changed
-on an existing stream (its storage) is an error, never a silent re-creation. Exit codes: 0 done, 1 refused, 2 settings, 3 no NATS.
+Idempotent and safe to run by several at once. It is the only process that needs stream-admin rights. What
+cannot be changed on an existing stream (its storage) is an error, never a silent re-creation. Exit codes: 0
+done, 1 refused, 2 settings, 3 no NATS.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def differences(existing: Mapping[str, Any], spec: StreamSpec, replicas: int) ->
 
 
 async def provision(bus: Bus, spec: StreamSpec, replicas: int) -> str:
-    """Make one stream what it should be; returns "created", "updated" or "unchanged". Raises ProvisionError, Unavailable."""
+    """Make one stream what it should be; returns "created", "updated" or "unchanged". Raises ProvisionError,
+    Unavailable.
+    """
     reply = await _ask(bus, f"STREAM.INFO.{spec.name}", {})
     if reply.config is None:
         return await _create(bus, spec, replicas)

@@ -1,8 +1,9 @@
 """Requests between processes: typed, with a deadline, bounded concurrency and typed errors.
 
-The wire contract is that of NATS services (ADR-32): a subject per method, the service's name as queue group, errors in
-`Nats-Service-Error(-Code)`, and `$SRV.PING|INFO|STATS`, so `nats micro ls|info|stats` shows every service. nats-py's own
-`nats.micro` runs handlers one after the other and sends unknown exceptions to the caller; its record types are used here.
+The wire contract is that of NATS services (ADR-32): a subject per method, the service's name as queue group,
+errors in `Nats-Service-Error(-Code)`, and `$SRV.PING|INFO|STATS`, so `nats micro ls|info|stats` shows every
+service. nats-py's own `nats.micro` runs handlers one after the other and sends unknown exceptions to the
+caller; its record types are used here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import datetime as dt
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -36,6 +36,8 @@ from runtime.logs import accept_request_id, bind_request_id, current_request_id
 from runtime.metrics import counter, gauge, histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
     from runtime.bus import Bus
     from runtime.client import Subscription
 
@@ -47,7 +49,9 @@ Out = TypeVar("Out", bound=msgspec.Struct)
 ATTEMPT_SECONDS: Final = 4.0
 """A request whose replica was killed is sent again to another one after this long (same idempotency key)."""
 CONNECT_SECONDS: Final = 2.0
-"""How long a call waits for a connection that is being made again: longer than a fail-over, shorter than patience."""
+"""How long a call waits for a connection that is being made again: longer than a fail-over, shorter than
+patience.
+"""
 DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
 VERSION: Final = "0.1.0"
@@ -104,7 +108,7 @@ class RpcServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._stats = {name: _Stats() for name in self._methods}
-        self._id = f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, no secret
+        self._id = f"{random.getrandbits(64):016x}"
         self._started = dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
     def start(self) -> None:
@@ -262,9 +266,9 @@ async def call(
 ) -> Out:
     """Ask a service and return its typed answer within `timeout` seconds.
 
-    The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the connection broke,
-    nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's own answer, or
-    NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel.
+    The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the
+    connection broke, nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's
+    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel.
     """
     began = time.perf_counter()
     code = "ok"

@@ -1,7 +1,8 @@
 """`run(service)`: what every process does around its own work.
 
-Settings, logs, the connection to NATS, the internal port, signals, drain, in this order and the reverse. A service is a
-name, its settings and one async context manager; nothing is inherited and nothing happens at import.
+Settings, logs, the connection to NATS, the internal port, signals, drain, in this order and the reverse. A
+service is a name, its settings and one async context manager; nothing is inherited and nothing happens at
+import.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ READY = gauge("ready", "1 while the process may get traffic", [])
 
 
 class Service(msgspec.Struct, Generic[S], frozen=True):
-    """A service's name, its settings and `serve`, entered when the process may work and left when it must stop."""
+    """A service's name, its settings and `serve`, entered when the process may work and left when it must
+    stop.
+    """
 
     name: str
     settings: type[S]
@@ -106,8 +109,8 @@ async def _beats(bus: Bus) -> bool:
 
 
 def run(service: Service[Any]) -> None:
-    """Run until SIGTERM or SIGINT, then drain and leave with exit code 0. Exit code 2: the settings are wrong (all
-    faults on stderr); 1: a port is taken or the work failed. A second signal ends the drain."""
+    """Run until SIGTERM or SIGINT, then drain and leave with exit code 0. Exit code 2: the settings are wrong
+    (all faults on stderr); 1: a port is taken or the work failed. A second signal ends the drain."""
     try:
         settings = load(service.settings, os.environ)
     except SettingsError as error:

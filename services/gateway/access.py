@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import Refusal
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 READ_ORDERS: Final = "orders:read"
 WRITE_ORDERS: Final = "orders:write"
 STAFF: Final = "staff"
+
+_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Forbidden(Refusal):
@@ -48,3 +51,15 @@ def order_owner(identity: Identity, requested_user: str | None = None) -> str:
     if not is_staff(identity):
         raise Forbidden(f"scope {STAFF} is missing")
     return requested_user
+
+
+def order_id(text: str) -> str:
+    """The order named in a path. What cannot be an id is not found, like any order that is not there."""
+    if not _ORDER_ID.fullmatch(text):
+        raise order_not_found()
+    return text
+
+
+def order_not_found() -> Refusal:
+    """The one answer for an order that does not exist and for one that is somebody else's."""
+    return Refusal("not_found", "Order not found.")

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMIT: Final = re.compile(r"[1-9][0-9]{0,3}")
 REPLAYED: Final = "idempotency-replayed"
@@ -48,7 +47,9 @@ class OrdersApi:
             Route("/api/orders", answered("orders_create", self.create), methods=["POST"]),
             Route("/api/orders", answered("orders_list", self.list), methods=["GET"]),
             Route("/api/orders/{order_id}", answered("orders_get", self.get), methods=["GET"]),
-            Route("/api/orders/{order_id}/status", answered("orders_status", self.set_status), methods=["POST"]),
+            Route(
+                "/api/orders/{order_id}/status", answered("orders_status", self.set_status), methods=["POST"]
+            ),
         ]
 
     async def create(self, request: Request) -> Reply:
@@ -62,12 +63,14 @@ class OrdersApi:
         order_id = body.order_id or (_id_from(user_id, key) if given else secrets.token_urlsafe(16))
         command = wire.PlaceOrder(user_id=user_id, order_id=order_id, key=key, note=body.note)
         reply = await self._call("place", command, wire.OrderReply)
-        return Reply(reply.order, 201, {"location": f"/api/orders/{order_id}", REPLAYED: _flag(reply.replayed)})
+        return Reply(
+            reply.order, 201, {"location": f"/api/orders/{order_id}", REPLAYED: _flag(reply.replayed)}
+        )
 
     async def set_status(self, request: Request) -> Reply:
         """`POST /api/orders/{id}/status` -> 200 Order."""
         identity = await self._writer(request)
-        order_id = order_id_of(request)
+        order_id = access.order_id(request.path_params["order_id"])
         body = await body_of(request, wire.SetStatusBody, self._settings.max_message_bytes)
         given = _key_of(request)
         key = _scoped(identity, given) if given else secrets.token_hex(16)
@@ -84,7 +87,9 @@ class OrdersApi:
     async def get(self, request: Request) -> Reply:
         """`GET /api/orders/{id}` -> 200 Order."""
         identity = await self._reader(request)
-        command = wire.GetOrder(order_id=order_id_of(request), user_id=_owner_filter(identity))
+        command = wire.GetOrder(
+            order_id=access.order_id(request.path_params["order_id"]), user_id=_owner_filter(identity)
+        )
         return Reply((await self._call("get", command, wire.OrderReply)).order)
 
     async def list(self, request: Request) -> Reply:
@@ -111,19 +116,6 @@ class OrdersApi:
         return await rpc.call(
             self._bus, "orders", method, command, reply, timeout=self._settings.request_seconds
         )
-
-
-def order_id_of(request: Request) -> str:
-    """The order's id in the path. What cannot be an id is not found, like any order that is not there."""
-    order_id: str = request.path_params["order_id"]
-    if not _ORDER_ID.fullmatch(order_id):
-        raise order_not_found()
-    return order_id
-
-
-def order_not_found() -> Refusal:
-    """The one answer for an order that does not exist and for one that is somebody else's."""
-    return Refusal("not_found", "Order not found.")
 
 
 def _owner_filter(identity: Identity) -> str | None:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LINGER_SECONDS: Final = 2.0
-"""After readiness went red: load balancers need a moment to stop sending clients here, and those are still served."""
+"""After readiness went red: load balancers need a moment to stop sending clients here, and those are still
+served.
+"""
 REQUESTS_SECONDS: Final = 5.0
 
 

@@ -27,7 +27,9 @@ REJECTED = counter("gateway_auth_rejected", "Requests without a valid token, by 
 
 
 class Authenticator:
-    """Tokens in, identities out. Raises services.gateway.auth.Misconfigured when the settings make no sense."""
+    """Tokens in, identities out. Raises services.gateway.auth.Misconfigured when the settings make no
+    sense.
+    """
 
     def __init__(self, settings: GatewaySettings, origins: Origins) -> None:
         self._policy = Policy(
@@ -45,7 +47,9 @@ class Authenticator:
             self._keys = SharedSecret(settings.auth_secret.reveal())
 
     async def start(self) -> None:
-        """Fetch the keys. A key set that cannot be had yet does not stop the start: requests get `unavailable`."""
+        """Fetch the keys. A key set that cannot be had yet does not stop the start: requests get
+        `unavailable`.
+        """
         if isinstance(self._keys, JwksSource):
             await self._keys.start()
 

@@ -1,4 +1,5 @@
-"""Bytes of Server-Sent Events (WHATWG HTML, section 9.2) and of HTTP/1.1 chunks (RFC 9112, section 7.1). Pure.
+"""Bytes of Server-Sent Events (WHATWG HTML, section 9.2) and of HTTP/1.1 chunks (RFC 9112, section 7.1).
+Pure.
 
 A message is encoded once and the same bytes go to every connection that speaks the same format.
 """
@@ -26,9 +27,11 @@ _LINE: Final = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN: Final = re.compile(r"[\r\n\x00]")
 
 
-def block(data: bytes, *, event: str = "", position: Position | None = None, retry_ms: int | None = None) -> bytes:
-    """One event. Line ends inside `data` (CR, LF, CRLF) become several data lines, as the format demands; a NUL, CR or
-    LF cannot stand in an event's name (it is removed) and never occurs in a position."""
+def block(
+    data: bytes, *, event: str = "", position: Position | None = None, retry_ms: int | None = None
+) -> bytes:
+    """One event. Line ends inside `data` (CR, LF, CRLF) become several data lines, as the format demands; a
+    NUL, CR or LF cannot stand in an event's name (it is removed) and never occurs in a position."""
     lines = []
     if retry_ms is not None:
         lines.append(f"retry: {retry_ms}")
@@ -52,12 +55,12 @@ def chunk(data: bytes) -> bytes:
 
 def snapshot(event: Event, retry_ms: int | None = None) -> bytes:
     """The unnamed first event: the order as it is; with `complete` when nothing can follow."""
-    return block(_data(event.body), position=_position(event), retry_ms=retry_ms) + _complete(event)
+    return _told(event, "", retry_ms)
 
 
 def update(event: Event) -> bytes:
     """`status_update`, and `complete` behind the last one."""
-    return block(_data(event.body), event="status_update", position=_position(event)) + _complete(event)
+    return _told(event, "status_update")
 
 
 def chunked_update(event: Event) -> bytes:
@@ -80,6 +83,14 @@ def token_expired(error: ErrorBody) -> bytes:
     return block(_data(error), event="token_expired")
 
 
+def _told(event: Event, name: str, retry_ms: int | None = None) -> bytes:
+    if event.body is None:
+        return b""
+    return block(_data(event.body), event=name, position=_position(event), retry_ms=retry_ms) + _complete(
+        event
+    )
+
+
 def _complete(event: Event) -> bytes:
     if not event.final:
         return b""
@@ -90,4 +101,6 @@ def _position(event: Event) -> Position:
     return Position(event.epoch, event.seq)
 
 
-_data: Final[Callable[[StatusUpdate | Complete | Reset | Reconnect | ErrorBody], bytes]] = msgspec.json.Encoder().encode
+_data: Final[Callable[[StatusUpdate | Complete | Reset | Reconnect | ErrorBody], bytes]] = (
+    msgspec.json.Encoder().encode
+)

@@ -1,18 +1,18 @@
 """uvicorn's HTTP protocol, able to hand its connection over.
 
-Plain requests stay ordinary ASGI. A streaming route calls `take_over` and from then on the bytes of an event go from the
-hub straight into the transport: no task, no queue and no ASGI message per connection. The class is passed as
-uvicorn's `http` option, its supported extension point.
+Plain requests stay ordinary ASGI. A streaming route calls `take_over` and from then on the bytes of an event
+go from the hub straight into the transport: no task, no queue and no ASGI message per connection. The class
+is passed as uvicorn's `http` option, its supported extension point.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
 EXTENSION = "carillon.edge"
@@ -37,10 +37,11 @@ class EdgeProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
 
     def take_over(self, connection: Connection) -> bool:
-        """Give the transport to `connection`, which writes the whole response; False when the client has already left.
+        """Give the transport to `connection`, which writes the whole response; False when the client has
+        already left.
 
-        The route returns without having sent anything. Requests pipelined behind this one are dropped: the response says
-        `connection: close`.
+        The route returns without having sent anything. Requests pipelined behind this one are dropped: the
+        response says `connection: close`.
         """
         transport = self.transport
         if transport.is_closing():
@@ -57,8 +58,8 @@ class EdgeProtocol(HttpToolsProtocol):
         return True
 
     def _forget(self) -> None:
-        # Parser, scope and request refer to each other and to us; without this an idle stream would keep them until
-        # the garbage collector came by.
+        # Parser, scope and request refer to each other and to us; without this an idle stream would keep them
+        # until the garbage collector came by.
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
 

@@ -1,5 +1,5 @@
-"""What every plain HTTP endpoint shares: request id, typed errors, metrics. An endpoint is a function that returns a
-Reply or raises a Refusal."""
+"""What every plain HTTP endpoint shares: request id, typed errors, metrics. An endpoint is a function that
+returns a Reply or raises a Refusal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     body: msgspec.Struct | bytes
     status: int = 200
-    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default
+    headers: dict[str, str] = {}
     content_type: str = "application/json"
 
 
@@ -88,7 +88,9 @@ def refused(refusal: Refusal) -> Response:
 
 
 async def body_of(request: Request, kind: type[B], limit: int) -> B:
-    """The request's JSON body as `kind`. Raises Refusal "body_too_large", "invalid_json", "invalid_request", "timeout"."""
+    """The request's JSON body as `kind`. Raises Refusal "body_too_large", "invalid_json", "invalid_request",
+    "timeout".
+    """
     raw = await _read(request, limit)
     try:
         return msgspec.json.decode(raw, type=kind)

@@ -1,9 +1,9 @@
 """A channel and those who listen to it: order, gaps and fan-out. Pure: no clock, no socket, no bus.
 
-Everybody attached to a channel has received everything up to `tail`. Live messages come from the bus, at most once
-and perhaps out of nowhere; each names the message before it, so a hole is seen as soon as something follows, and what
-follows is held back until the hole is filled from the log. A message therefore reaches a listener once, in order,
-or the listener is told (`restart`).
+Everybody attached to a channel has received everything up to `tail`. Live messages come from the bus, at most
+once and perhaps out of nowhere; each names the message before it, so a hole is seen as soon as something
+follows, and what follows is held back until the hole is filled from the log. A message therefore reaches a
+listener once, in order, or the listener is told (`restart`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MAX_HELD: Final = 256
 
 
 class Event(NamedTuple):
-    """One stored message, decoded once. `previous`: the sequence before it on its channel. `final`: nothing can follow.
+    """One stored message, decoded once. `previous`: the sequence before it on its channel. `final`: nothing
+    can follow.
 
     `body` is None for a message that could not be read: it counts in the order, and nobody is shown it.
     """
@@ -100,7 +101,9 @@ class Channel:
         return sum(map(len, self._listeners.values()))
 
     def attach(self, listener: Listener) -> None:
-        """From now on `listener` gets every event after `tail`. It must have been given everything up to it."""
+        """From now on `listener` gets every event after `tail`. It must have been given everything up to
+        it.
+        """
         self.fan_out()  # what waits is for those who were here before
         self._listeners.setdefault(listener.codec, {})[listener] = listener.write
 
@@ -130,7 +133,8 @@ class Channel:
             if event.seq > self.tail:
                 self._accept(event)
         held, self._held = sorted(self._held), []
-        return all([self.offer(event) is not Offer.HELD for event in held])
+        offers = [self.offer(event) for event in held]
+        return Offer.HELD not in offers
 
     def since(self, seq: int) -> list[Event] | None:
         """The events after `seq`, if `seq` is the tail or still remembered; None if only the log can tell."""
@@ -143,7 +147,9 @@ class Channel:
         return None
 
     def fan_out(self) -> int:
-        """Write what was accepted since the last call to every listener, each codec encoded once; returns writes made."""
+        """Write what was accepted since the last call to every listener, each codec encoded once; returns
+        writes made.
+        """
         events, self._ready = self._ready, []
         if not events:
             return 0

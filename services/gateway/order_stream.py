@@ -1,7 +1,8 @@
 """`GET /api/orders/{id}/stream`: who may follow which order, and from where.
 
-EventSource gives up for good on any answer but 200. So a wrong request gets its error before the stream starts (401, 403,
-404), a finished stream gets 204, and whatever is only wrong at the moment gets 200, a pause of its own and the end.
+EventSource gives up for good on any answer but 200. So a wrong request gets its error before the stream
+starts (401, 403, 404), a finished stream gets 204, and whatever is only wrong at the moment gets 200, a pause
+of its own and the end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from runtime.logs import bind_request_id
 from runtime.metrics import counter
 from services.gateway import access, codecs
 from services.gateway.access import Forbidden
-from services.gateway.api import order_id_of, order_not_found
 from services.gateway.edge import edge_of
 from services.gateway.exchange import refused, request_id_of
 from services.gateway.relay import Start
@@ -100,7 +100,7 @@ class OrderStream:
         if self._streams.full or self.draining:
             raise Refusal("overloaded")
         position, broken = _position_of(request)
-        channel = await self._channel(identity, order_id_of(request))
+        channel = await self._channel(identity, access.order_id(request.path_params["order_id"]))
         with self._relay.pinned(channel):
             start = await self._relay.start_for(channel, position)
             if broken is not None:
@@ -114,7 +114,7 @@ class OrderStream:
         owner = await self._owner(order_id) if access.is_staff(identity) else identity.user
         channel = None if owner is None else await self._relay.open(subjects.order_log(owner, order_id))
         if channel is None:
-            raise order_not_found()
+            raise access.order_not_found()
         return channel
 
     async def _owner(self, order_id: str) -> str | None:
@@ -130,7 +130,7 @@ class OrderStream:
         connections = edge.connections
 
         def gone(connection: SseConnection) -> None:
-            connections.discard(connection)  # type: ignore[arg-type]
+            connections.discard(connection)
             self._streams.gone(connection)
 
         connection = SseConnection(
@@ -166,7 +166,9 @@ class OrderStream:
 
 
 def _position_of(request: Request) -> tuple[Position | None, ResetReason | None]:
-    """Where the client wants to go on: the header of an automatic reconnect, or the parameter of a deliberate one."""
+    """Where the client wants to go on: the header of an automatic reconnect, or the parameter of a deliberate
+    one.
+    """
     text = request.headers.get("last-event-id") or request.query_params.get("lastEventId")
     if not text:
         return None, None

@@ -20,7 +20,9 @@ class Origins:
         self._listed = frozenset(listed)
 
     def allows(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` may use the API served at `host` (the Host header). Our own origin always may."""
+        """Whether a page of `origin` may use the API served at `host` (the Host header). Our own origin
+        always may.
+        """
         return origin in self._listed or (bool(host) and _authority(origin) == host.lower())
 
     def headers(self, origin: str | None) -> list[tuple[str, str]]:

@@ -13,8 +13,6 @@ from proto.errors import Refusal
 from services.gateway.exchange import Reply, answered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from starlette.requests import Request
 
     from services.gateway.exchange import Endpoint
@@ -62,7 +60,9 @@ def _demo(settings: GatewaySettings) -> Demo | None:
 
 
 def _headers(demo: Demo | None) -> dict[str, str]:
-    others = " ".join([_origin(demo.shop), *(_origin(gateway.url) for gateway in demo.gateways)]) if demo else ""
+    others = (
+        " ".join([_origin(demo.shop), *(_origin(gateway.url) for gateway in demo.gateways)]) if demo else ""
+    )
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         f"connect-src 'self' {others}".rstrip()
@@ -97,5 +97,3 @@ def _told(demo: Demo | None) -> Endpoint:
         return Reply(demo)
 
     return tell
-
-

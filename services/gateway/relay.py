@@ -1,9 +1,10 @@
 """Hub demand and the bus: which channels are open, how they are read, and how nothing is missed.
 
-Joining: read the last message (there is none: not found), subscribe, wait until the server knows, read again from
-there. In a cluster other servers learn of the subscription a little later, so a young channel is audited once more after
-SETTLE seconds. The same audit, one `multi_last` for hundreds of channels, runs after a reconnect, after a new stream
-leader, and slowly over everything all the time: a message lost at the tail has no successor that would show the hole.
+Joining: read the last message (there is none: not found), subscribe, wait until the server knows, read again
+from there. In a cluster other servers learn of the subscription a little later, so a young channel is audited
+once more after SETTLE seconds. The same audit, one `multi_last` for hundreds of channels, runs after a
+reconnect, after a new stream leader, and slowly over everything all the time: a message lost at the tail has
+no successor that would show the hole.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from runtime.metrics import counter, gauge
 from services.gateway.hub import Channel, Event, Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from proto.positions import Position
     from runtime.bus import Bus
@@ -56,7 +56,9 @@ RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcom
 
 
 class Start(NamedTuple):
-    """What a joining client gets before live events: a snapshot, or the events it missed; `reset` says why not those."""
+    """What a joining client gets before live events: a snapshot, or the events it missed; `reset` says why
+    not those.
+    """
 
     snapshot: Event | None
     missed: list[Event]
@@ -142,9 +144,11 @@ class Relay:
             self.release(channel)
 
     async def open(self, subject: str) -> Channel | None:
-        """The channel stored at `subject`, live from the moment this returns; None if nothing was ever stored there.
+        """The channel stored at `subject`, live from the moment this returns; None if nothing was ever stored
+        there.
 
-        Raises Unavailable, DeadlineExceeded, Overloaded. Callers share one opening; cancelling one leaves it to the others.
+        Raises Unavailable, DeadlineExceeded, Overloaded. Callers share one opening; cancelling one leaves it
+        to the others.
         """
         channel = self._channels.get(subject)
         if channel is not None:
@@ -159,7 +163,8 @@ class Relay:
         return await asyncio.shield(opening)
 
     async def start_for(self, channel: Channel, position: Position | None) -> Start:
-        """What a client at `position` must be given before it attaches, which must happen without another await.
+        """What a client at `position` must be given before it attaches, which must happen without another
+        await.
 
         Raises Unavailable, DeadlineExceeded, Overloaded.
         """
@@ -194,7 +199,8 @@ class Relay:
         if event.body is None:
             raise Refusal("internal")
         channel = Channel(subject, self._epoch, [event])
-        # Live messages are offered from here on; what the read below finds as well is recognised by its sequence.
+        # Live messages are offered from here on; what the read below finds as well is recognised by its
+        # sequence.
         subscription = self._live.subscribe(ORDERS.live_subject(subject) or "", self._receiver(channel))
         try:
             await self._live.flush()
@@ -317,7 +323,9 @@ class Relay:
         for channel in some:
             del self._dirty[channel]
         results = await asyncio.gather(*map(self._fill, some), return_exceptions=True)
-        failed = [channel for channel, result in zip(some, results, strict=True) if isinstance(result, Exception)]
+        failed = [
+            channel for channel, result in zip(some, results, strict=True) if isinstance(result, Exception)
+        ]
         self._dirty.update(dict.fromkeys(channel for channel in failed if self._is_open(channel)))
         if failed:
             log.warning("repair_failed", channels=len(failed))

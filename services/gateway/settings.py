@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from runtime.settings import ProcessSettings, Secret, variable
 from services.gateway.auth import MAX_LEEWAY_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -18,23 +20,23 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     """Besides those of every process:
 
     port                    TCP port for clients; 0 = any free port
-    gateway_id              name of this gateway in logs, metrics and on the demo page; unset = from the process id
-    auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
+    gateway_id              name of this gateway in logs, metrics and on the demo page; unset = from the
+    process id auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
     auth_secret             HS256's secret, 32 bytes or more
     auth_jwks               the others' public keys: path or http(s) URL of a JSON Web Key Set
     auth_issuer             `iss` that a token must have; unset = any
     auth_audience           `aud` that a token must have; unset = tokens that name an audience are refused
     auth_leeway_seconds     how far clocks may differ, at most 30
-    origins                 web origins besides our own that may use the API, comma-separated, as in the Origin header
-    heartbeat_seconds       silence on an SSE stream after which a comment is sent
+    origins                 web origins besides our own that may use the API, comma-separated, as in the
+    Origin header heartbeat_seconds       silence on an SSE stream after which a comment is sent
     max_message_bytes       largest request body
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
     max_connections         streams at once; one more is told to come back later
     max_channels            channels at once, as above
     request_seconds         how long a request may take, at most; a write outlives a leader election (15 s)
-    sse_retry_ms            pause before a client reconnects; each gets its own between half and one and a half of it
-    demo_shop               address of the demo's shop: the page asks it for an order and a token; unset = no demo
-    demo_gateways           addresses of the demo's gateways as id=url, comma-separated
+    sse_retry_ms            pause before a client reconnects; each gets its own between half and one and a
+    half of it demo_shop               address of the demo's shop: the page asks it for an order and a token;
+    unset = no demo demo_gateways           addresses of the demo's gateways as id=url, comma-separated
     """
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080

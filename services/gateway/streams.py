@@ -21,7 +21,9 @@ HEARTBEATS = counter("gateway_sse_heartbeats", "Heartbeats written", [])
 
 
 class Streams:
-    """Owns the timing wheel and the goodbyes. `connections` is uvicorn's set of what its shutdown waits for."""
+    """Owns the timing wheel and the goodbyes. `connections` is uvicorn's set of what its shutdown waits
+    for.
+    """
 
     def __init__(self, settings: GatewaySettings, relay: Relay) -> None:
         self._heartbeat = settings.heartbeat_seconds
@@ -67,9 +69,11 @@ class Streams:
         self._relay.release(connection.channel)
 
     async def drain(self, window: float) -> None:
-        """Say goodbye to everybody, in random order, spread evenly over `window` seconds, and return when all are gone.
+        """Say goodbye to everybody, in random order, spread evenly over `window` seconds, and return when all
+        are gone.
 
-        Each is told a pause of its own, so that they do not come back together. Cancelled: the rest is told at once.
+        Each is told a pause of its own, so that they do not come back together. Cancelled: the rest is told
+        at once.
         """
         leaving = list(self._open)
         random.shuffle(leaving)

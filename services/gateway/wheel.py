@@ -9,7 +9,9 @@ T = TypeVar("T")
 
 
 class Wheel(Generic[T]):
-    """Slots of `step` seconds. An entry is due at the end of its slot, so up to `step` late and never early."""
+    """Slots of `step` seconds. An entry is due at the end of its slot, so up to `step` late and never
+    early.
+    """
 
     __slots__ = ("_at", "_slots", "_step")
 
@@ -19,7 +21,9 @@ class Wheel(Generic[T]):
         self._slots: dict[int, list[T]] = {}
 
     def add(self, item: T, due: float) -> None:
-        """`item` comes out of `advance` once `due` has passed. An entry cannot be taken back: the owner ignores it."""
+        """`item` comes out of `advance` once `due` has passed. An entry cannot be taken back: the owner
+        ignores it.
+        """
         slot = max(math.ceil(due / self._step), self._at + 1)
         self._slots.setdefault(slot, []).append(item)
 

@@ -12,7 +12,6 @@ from proto.orders import (
     CancelOrder,
     GetOrder,
     ListOrders,
-    Order,
     OrderList,
     OrderReply,
     OrderStatus,

@@ -1,7 +1,8 @@
 """An order's life, as pure functions: the order as stored and a command in, the next event out.
 
-placed -> confirmed -> preparing -> out_for_delivery -> delivered; cancelled from any open state. Each command carries
-an idempotency key, kept (hashed) in the order itself, so a retry is recognised for as long as the order exists.
+placed -> confirmed -> preparing -> out_for_delivery -> delivered; cancelled from any open state. Each command
+carries an idempotency key, kept (hashed) in the order itself, so a retry is recognised for as long as the
+order exists.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def place(
 
 
 def advance(existing: OrderChanged, status: OrderStatus, *, key: str, now: dt.datetime) -> Decision:
-    """The order one step further, or cancelled. Raises Refusal "illegal_transition" or "idempotency_mismatch"."""
+    """The order one step further, or cancelled. Raises Refusal "illegal_transition" or
+    "idempotency_mismatch".
+    """
     order = existing.order
     applied = AppliedKey(hashed(key), f"status:{status}", order.version + 1)
     for earlier in existing.applied:

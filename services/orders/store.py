@@ -1,7 +1,7 @@
 """The orders stream as a store: the last message of an order's subject is the order.
 
-Every write names the sequence it was decided on, so of two writers only one wins; and it carries a message id made from
-the idempotency key, so a repeated write is stored once.
+Every write names the sequence it was decided on, so of two writers only one wins; and it carries a message id
+made from the idempotency key, so a repeated write is stored once.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class OrderStore:
         return None if stored is None else self._owners.decode(stored.payload).user_id
 
     async def claim(self, order_id: str, user_id: str) -> None:
-        """Make the order's id this user's, once and for good. Raises Refusal "order_exists" if it is somebody else's."""
+        """Make the order's id this user's, once and for good. Raises Refusal "order_exists" if it is somebody
+        else's.
+        """
         payload = msgspec.json.encode(OrderOwned(user_id=user_id))
         try:
             await self._log.append(

@@ -1,7 +1,7 @@
 """Server-Sent Events: one connection that follows one channel.
 
-After the head nothing but prepared bytes is written, straight to the transport, whose buffer is the outbox: when more than
-`outbox_bytes` wait in it the connection is cut, and the client resumes where it was.
+After the head nothing but prepared bytes is written, straight to the transport, whose buffer is the outbox:
+when more than `outbox_bytes` wait in it the connection is cut, and the client resumes where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ class SseConnection(asyncio.Protocol):
     `gone` is called once, with the connection, when it is over. `expires_at` is loop time.
     """
 
-    __slots__ = ("_channel", "_chunked", "_ended", "_expires_at", "_gone", "_input", "_outbox_bytes", "transport")
+    __slots__ = (
+        "_channel",
+        "_chunked",
+        "_ended",
+        "_expires_at",
+        "_gone",
+        "_input",
+        "_outbox_bytes",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -98,7 +107,9 @@ class SseConnection(asyncio.Protocol):
             self._channel.attach(self)
 
     def beat(self, now: float) -> float | None:
-        """Called when due: a heartbeat, or the end of the token's life. Returns the token's deadline; None once ended."""
+        """Called when due: a heartbeat, or the end of the token's life. Returns the token's deadline; None
+        once ended.
+        """
         if self._ended:
             return None
         if now >= self._expires_at:

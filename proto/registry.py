@@ -1,0 +1,131 @@
+"""Every message that crosses NATS, one row each: the source of schema, documentation and NATS permissions."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final
+
+import msgspec
+
+from proto.orders import (
+    AdvanceOrder,
+    CancelOrder,
+    GetOrder,
+    ListOrders,
+    OrderChanged,
+    OrderList,
+    OrderOwned,
+    OrderReply,
+    PlaceOrder,
+)
+
+_PARAMETER: Final = re.compile(r"<[a-z_]+>")
+
+
+class Direction(enum.StrEnum):
+    """Which way a message goes, seen from the service that owns it."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Delivery(enum.StrEnum):
+    """What an acknowledged publish is worth."""
+
+    CORE = "core"
+    """At most once: whoever listens now. Requests are repeated, live messages are audited against the log."""
+    JETSTREAM = "jetstream"
+    """Stored before it is acknowledged."""
+
+
+class Party(enum.StrEnum):
+    """Who holds a NATS identity of its own."""
+
+    GATEWAY = "gateway"
+    ORDERS = "orders"
+    SERVER = "nats-server"
+    """JetStream itself: it republishes what was stored."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One row. In `pattern` each `<name>` is one encoded token (proto.subjects).
+
+    `publishers` send it, `readers` subscribe to it or read it from its stream; nobody else may. `rule` says
+    which clients can cause it or see it, and so what the gateway has to check.
+    """
+
+    pattern: str
+    direction: Direction
+    delivery: Delivery
+    payload: type[msgspec.Struct]
+    reply: type[msgspec.Struct] | None = None
+    owner: Party
+    publishers: tuple[Party, ...]
+    readers: tuple[Party, ...]
+    rule: str
+
+    @property
+    def filter(self) -> str:
+        """The NATS subject filter that matches exactly this message."""
+        return _PARAMETER.sub("*", self.pattern)
+
+
+_WRITE: Final = "scope orders:write; scope staff for somebody else's order"
+_READ: Final = "scope orders:read; scope staff for somebody else's order"
+
+
+def _orders_request(
+    method: str, payload: type[msgspec.Struct], rule: str, reply: type[msgspec.Struct] = OrderReply
+) -> Message:
+    return Message(
+        pattern=f"rpc.orders.{method}",
+        direction=Direction.IN,
+        delivery=Delivery.CORE,
+        payload=payload,
+        reply=reply,
+        owner=Party.ORDERS,
+        publishers=(Party.GATEWAY,),
+        readers=(Party.ORDERS,),
+        rule=rule,
+    )
+
+
+MESSAGES: Final = (
+    _orders_request("place", PlaceOrder, _WRITE),
+    _orders_request("advance", AdvanceOrder, _WRITE),
+    _orders_request("cancel", CancelOrder, _WRITE),
+    _orders_request("get", GetOrder, _READ),
+    _orders_request("list", ListOrders, _READ, OrderList),
+    Message(
+        pattern="orders.log.<user>.<order>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=OrderChanged,
+        owner=Party.ORDERS,
+        publishers=(Party.ORDERS,),
+        readers=(Party.ORDERS, Party.GATEWAY),
+        rule=_READ,
+    ),
+    Message(
+        pattern="orders.owner.<order>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=OrderOwned,
+        owner=Party.ORDERS,
+        publishers=(Party.ORDERS,),
+        readers=(Party.ORDERS, Party.GATEWAY),
+        rule="never shown; read on behalf of scope staff",
+    ),
+    Message(
+        pattern="live.orders.<user>.<order>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=OrderChanged,
+        owner=Party.ORDERS,
+        # The service itself sends nudges here: a header, no body.
+        publishers=(Party.SERVER, Party.ORDERS),
+        readers=(Party.GATEWAY,),
+        rule=_READ,
+    ),
+)

@@ -1,0 +1,38 @@
+"""Fixtures that start real servers. A NATS server is shared where a test does not break it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.nats_server import NatsServer
+from tests.support.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[NatsServer]:
+    """A NATS server for all tests that only use it."""
+    server = NatsServer()
+    server.start()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture
+def own_nats() -> Iterator[NatsServer]:
+    """A NATS server for one test that stops, freezes or kills it."""
+    server = NatsServer()
+    server.start()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """One gateway and one orders service, for all tests that leave them as they found them."""
+    with Stack() as running:
+        yield running

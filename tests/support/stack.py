@@ -1,0 +1,213 @@
+"""The product as its users run it: NATS, the services and gateways as processes, reached over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from tests.support.nats_server import NatsServer
+from tests.support.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+SECRET = "a-test-secret-of-more-than-32-bytes"
+
+
+def token(user: str = "alice", scope: str = "orders:read orders:write", **claims: Any) -> str:
+    """A customer's token; `claims` are added or replaced."""
+    now = time.time()
+    return jwt.encode({"sub": user, "scope": scope, "exp": now + 3600, **claims}, SECRET, "HS256")
+
+
+def staff_token() -> str:
+    """The shop's backend."""
+    return token("shop", "orders:read orders:write staff")
+
+
+class ServiceProcess:
+    """`python -m services.<name>` with its own ports; its output goes to `log`."""
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+        self.name = name
+        self.internal_port = free_port()
+        self._environment = {
+            **os.environ,
+            **environment,
+            "PYTHONPATH": str(ROOT),
+            "CARILLON_INTERNAL_PORT": str(self.internal_port),
+        }
+        self._folder = folder
+        self.log = folder / f"{name}-{self.internal_port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def spawn(self) -> None:
+        """Start it; `wait_ready` waits for it."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{self.name}"],
+                cwd=ROOT, env=self._environment, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def wait_ready(self, seconds: float = 20.0) -> None:
+        """Returns once /readyz says so."""
+        deadline = time.monotonic() + seconds
+        while self.readyz() != 200:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise RuntimeError(
+                    f"{self.name} ended with {self._process.returncode}:\n{self.log.read_text()}"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} is not ready:\n{self.log.read_text()}")
+            time.sleep(0.02)
+
+    def readyz(self) -> int:
+        """Status of /readyz; 0 when nobody answers."""
+        return self.probe("/readyz")
+
+    def livez(self) -> int:
+        """Status of /livez; 0 when nobody answers."""
+        return self.probe("/livez")
+
+    def probe(self, path: str) -> int:
+        """Status of a path on the internal port; 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.internal_port}{path}", timeout=2) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.internal_port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def metric(self, name: str) -> float:
+        """Sum of all series of one metric; 0 if there is none."""
+        rows = (line for line in self.metrics().splitlines() if not line.startswith("#"))
+        return sum(float(row.rsplit(" ", 1)[1]) for row in rows if row.split("{")[0].split(" ")[0] == name)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Its log, line by line."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM; it drains. `wait` waits for the end."""
+        self.signal(signal.SIGTERM)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        """Its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=seconds)
+
+
+class Gateway(ServiceProcess):
+    """A gateway, reached at `url`."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.port = free_port()
+        super().__init__("gateway", {**environment, "CARILLON_PORT": str(self.port)}, folder)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Stack:
+    """NATS with its streams, and as many services and gateways as asked for. Use as a context manager."""
+
+    def __init__(self, *, gateways: int = 1, orders: int = 1, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="carillon-stack-"))
+        self.nats = NatsServer()
+        self._settings = settings
+        self._counts = gateways, orders
+        self.gateways: list[Gateway] = []
+        self.orders: list[ServiceProcess] = []
+
+    def environment(self) -> dict[str, str]:
+        """What every process is told."""
+        base = {"NATS_URL": self.nats.url, "AUTH_SECRET": SECRET, "DRAIN_SECONDS": "2"}
+        return {f"CARILLON_{name}": value for name, value in (base | self._settings).items()}
+
+    def __enter__(self) -> Stack:
+        try:
+            self.nats.start()
+            self.provision()
+            gateways, orders = self._counts
+            self.gateways = [self.new_gateway() for _ in range(gateways)]
+            self.orders = [self.new_orders() for _ in range(orders)]
+            for process in self.processes:
+                process.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def processes(self) -> list[ServiceProcess]:
+        """All but NATS."""
+        return [*self.gateways, *self.orders]
+
+    def provision(self) -> None:
+        """`python -m runtime.provision`."""
+        subprocess.run(
+            [sys.executable, "-m", "runtime.provision"],
+            cwd=ROOT, env={**os.environ, **self.environment(), "PYTHONPATH": str(ROOT)},
+            check=True, timeout=30, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def new_gateway(self, **settings: str) -> Gateway:
+        """One more, spawned but perhaps not ready; the caller may append it to `gateways`."""
+        environment = self.environment() | {f"CARILLON_{name}": value for name, value in settings.items()}
+        gateway = Gateway(environment, self.folder)
+        gateway.spawn()
+        return gateway
+
+    def new_orders(self) -> ServiceProcess:
+        """One more orders service, as above."""
+        service = ServiceProcess("orders", self.environment(), self.folder)
+        service.spawn()
+        return service
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for process in self.processes:
+            process.signal(signal.SIGCONT)
+            process.signal(signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+        self.nats.destroy()
