@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 2048
 _TICK_SECONDS: Final = 1.0
 _CANCEL_SECONDS: Final = 1.0
+_DEAD_PEER_MS: Final = 30_000
 _LEAST_GRACE: Final = 0.01
 """uvicorn waits through asyncio.wait_for, which at zero gives up before it has looked."""
 
@@ -162,4 +163,7 @@ def _listen(host: str, port: int, backlog: int) -> socket.socket:
     except OSError as exc:
         raise ListenFailed(host, port, str(exc)) from exc
     listener.setblocking(False)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Accepted sockets inherit it: a peer that vanished is noticed by unacknowledged bytes (RFC 5482).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
     return listener

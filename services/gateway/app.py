@@ -72,17 +72,17 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await _drain(streams, settings.drain_seconds)
-        order_stream.draining = True
+        await _drain(order_stream, streams, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
         await streams.close()
         await relay.close()
         await authenticator.close()
 
 
-async def _drain(streams: Streams, window: float) -> None:
+async def _drain(order_stream: OrderStream, streams: Streams, window: float) -> None:
     if len(streams) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
+    order_stream.draining = True
     log.info("goodbyes", streams=len(streams), seconds=window)
     await streams.drain(window)
 

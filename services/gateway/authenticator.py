@@ -10,7 +10,7 @@ import structlog
 from runtime.metrics import counter
 from services.gateway.access import Forbidden
 from services.gateway.auth import Policy, Unauthorized
-from services.gateway.credentials import COOKIE, token_from
+from services.gateway.credentials import rests_on_cookie, token_from
 from services.gateway.keys import JwksSource, identify
 from services.gateway.keyset import SharedSecret
 
@@ -73,7 +73,7 @@ class Authenticator:
         # Only what a browser sends by itself can be abused by a foreign page: the cookie.
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
-        if origin is None or b"authorization" in headers or COOKIE not in headers.get(b"cookie", b""):
+        if origin is None or not rests_on_cookie(scope["headers"]):
             return
         if not self._origins.allows(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")):
             raise Forbidden("foreign origin")

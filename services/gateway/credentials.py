@@ -32,6 +32,11 @@ def token_from(headers: Sequence[tuple[bytes, bytes]], query: bytes) -> str:
     return found[0]
 
 
+def rests_on_cookie(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether `token_from` takes the cookie's token: the one a browser sends along whoever wrote the page."""
+    return not _bearer(headers) and bool(_cookies(headers))
+
+
 def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
     values = _values(headers, b"authorization")
     if len(values) > 1:

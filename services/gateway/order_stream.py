@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import structlog
@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 OPENED = counter("gateway_sse_opened", "SSE requests by answer", ["code"])
 
+Reason = Literal["drain", "unavailable", "overloaded"]
+_LATER: Final[dict[str, Reason]] = {"overloaded": "overloaded"}
 EVENT_STREAM: Final = "text/event-stream"
 _HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
@@ -85,11 +87,15 @@ class OrderStream:
             response = await self._follow(request, request_id)
         except Refusal as refusal:
             OPENED.labels(refusal.code).inc()
-            return self._later(refusal) if refusal.row.status >= 500 else refused(refusal)
+            return (
+                self._later(_LATER.get(refusal.code, "unavailable"))
+                if refusal.row.status >= 500
+                else refused(refusal)
+            )
         except Exception:
             log.exception("stream_failed")
             OPENED.labels("internal").inc()
-            return self._later(Refusal("internal"))
+            return self._later("unavailable")
         OPENED.labels("ok" if response is None else str(response.status_code)).inc()
         return response
 
@@ -97,7 +103,9 @@ class OrderStream:
         identity = await self._authenticator.identity(request.scope)
         if not access.may_read_orders(identity):
             raise Forbidden(f"scope {access.READ_ORDERS} is missing")
-        if self._streams.full or self.draining:
+        if self.draining:
+            return self._later("drain")
+        if self._streams.full:
             raise Refusal("overloaded")
         position, broken = _position_of(request)
         channel = await self._channel(identity, access.order_id(request.path_params["order_id"]))
@@ -158,9 +166,8 @@ class OrderStream:
         lines = [f"{name}: {value}" for name, value in headers]
         return ("\r\n".join(["HTTP/1.1 200 OK", *lines]) + "\r\n\r\n").encode("latin-1")
 
-    def _later(self, refusal: Refusal) -> Response:
+    def _later(self, reason: Reason) -> Response:
         """A stream that only says when to come back."""
-        reason: Any = "overloaded" if refusal.code == "overloaded" else "unavailable"
         frame = Reconnect(reason=reason, retry_ms=self._streams.retry_ms())
         return Response(codecs.reconnect(frame), 200, dict(_HEADERS), EVENT_STREAM)
 

@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 SETTLE: Final = 0.5
 SWEEP_SECONDS: Final = 30.0
+UNCLAIMED_SECONDS: Final = 1.0
 TICK: Final = 0.25
 REPAIRS_AT_ONCE: Final = 32
 ANCHOR_TRIES: Final = 5
@@ -159,7 +160,7 @@ class Relay:
                 raise Overloaded
             opening = asyncio.create_task(self._open(subject), name="relay-open")
             self._opening[subject] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(subject, None))
+            opening.add_done_callback(lambda done: self._opened(subject, done))
         return await asyncio.shield(opening)
 
     async def start_for(self, channel: Channel, position: Position | None) -> Start:
@@ -187,6 +188,15 @@ class Relay:
         for pending in (self._ready, self._dirty, self._young):
             pending.pop(channel, None)
         CHANNELS.set(len(self._channels))
+
+    def _opened(self, subject: str, opening: asyncio.Task[Channel | None]) -> None:
+        del self._opening[subject]
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        channel = opening.result()
+        if channel is not None:
+            # Everybody who asked may have left meanwhile, and then nobody would ever release it.
+            asyncio.get_running_loop().call_later(UNCLAIMED_SECONDS, self.release, channel)
 
     # -- opening --------------------------------------------------------------------
 

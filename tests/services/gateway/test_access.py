@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.access import Forbidden, is_staff, may_read_orders, may_write_orders, order_owner
+from proto.errors import Refusal
+from services.gateway.access import (
+    Forbidden,
+    is_staff,
+    may_read_orders,
+    may_write_orders,
+    order_id,
+    order_not_found,
+    order_owner,
+)
 from services.gateway.auth import Identity
 
 
@@ -57,3 +66,21 @@ def test_nobody_else_may(requested: str) -> None:
     assert refused.value.code == "forbidden"
     assert refused.value.message == "The token does not allow this."
     assert "bob" not in refused.value.detail
+
+
+@pytest.mark.parametrize("text", ["a", "-", "A1_-z", "x" * 64])
+def test_an_order_id_is_kept_as_it_is(text: str) -> None:
+    """1 to 64 letters, digits, underscores and hyphens."""
+    assert order_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "a.b", "*", ">", "a b", "a\n", "\x00", "a/b", "\u0430", "x" * 65, "x" * 5000]
+)
+def test_what_cannot_be_an_order_id_is_not_found(text: str) -> None:
+    """The answer is the one for an order that is not there, to the letter."""
+    with pytest.raises(Refusal) as refused:
+        order_id(text)
+
+    assert (refused.value.code, refused.value.message) == ("not_found", "Order not found.")
+    assert refused.value.message == order_not_found().message
