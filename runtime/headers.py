@@ -39,13 +39,14 @@ def value(block: bytes | None, name: bytes) -> bytes | None:
     if start < 0:
         return None
     start += len(name) + 3
-    return block[start : block.index(b"\r\n", start)].strip()
+    end = block.find(b"\r\n", start)
+    return block[start:end].strip() if end >= 0 else None  # the server does not look into a publisher's block
 
 
 def number(block: bytes | None, name: bytes) -> int | None:
-    """The value of `name` as a non-negative integer, or None when absent or not a number."""
+    """The value of `name` as a non-negative integer of at most 20 digits, or None when absent or not one."""
     found = value(block, name)
-    return int(found) if found is not None and found.isdigit() else None
+    return int(found) if found is not None and found.isdigit() and len(found) <= 20 else None
 
 
 def status(block: bytes | None) -> int | None:
@@ -58,5 +59,5 @@ def status(block: bytes | None) -> int | None:
 
 def description(block: bytes) -> str:
     """The words behind the inline status; empty if there are none."""
-    line = block[len(_VERSION) + 4 : block.index(b"\r\n")]
+    line = block.partition(b"\r\n")[0][len(_VERSION) + 4 :]
     return line.strip().decode("utf-8", "replace")

@@ -123,10 +123,10 @@ def _owner_filter(identity: Identity) -> str | None:
 
 
 def _key_of(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise Refusal("invalid_request", "Idempotency-Key is 1 to 255 visible ASCII characters.")
-    return key
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or not all(map(_KEY.fullmatch, keys)):
+        raise Refusal("invalid_request", "Idempotency-Key is 1 to 255 visible ASCII characters, once.")
+    return keys[0] if keys else None
 
 
 def _scoped(identity: Identity, key: str) -> str:

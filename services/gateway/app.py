@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from proto.streams import ORDERS
 from runtime.http import Server
@@ -102,8 +102,18 @@ def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:
     return app
 
 
-async def _router_refused(_request: Request, error: Exception) -> Response:
-    return http_error(error.status_code if isinstance(error, HTTPException) else 500)
+async def _router_refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return http_error(status, _methods(request) if status == 405 else ())
+
+
+def _methods(request: Request) -> set[str]:
+    # Several routes share a path; Starlette names the methods of the first only.
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return methods
 
 
 GATEWAY: Final = Service("gateway", GatewaySettings, serve)

@@ -86,12 +86,13 @@ def token_expired(error: ErrorBody) -> bytes:
 def _told(event: Event, name: str, retry_ms: int | None = None) -> bytes:
     if event.body is None:
         return b""
-    return block(_data(event.body), event=name, position=_position(event), retry_ms=retry_ms) + _complete(
+    return block(_data(event.body), event=name, position=_position(event), retry_ms=retry_ms) + complete(
         event
     )
 
 
-def _complete(event: Event) -> bytes:
+def complete(event: Event) -> bytes:
+    """`complete` behind the last event; nothing for any other."""
     if not event.final:
         return b""
     return block(_data(Complete()), event="complete", position=_position(event)._replace(ended=True))

@@ -7,15 +7,24 @@ is passed as uvicorn's `http` option, its supported extension point.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from proto.frames import ErrorBody
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-EXTENSION = "carillon.edge"
+EXTENSION: Final = "carillon.edge"
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Request line and headers together. The parser itself knows no limit, and this comes before any token."""
+
+
+class HeadTooLarge(Exception):
+    """A request whose head is not read to its end."""
 
 
 class Connection(Protocol):
@@ -31,24 +40,50 @@ class Connection(Protocol):
 class EdgeProtocol(HttpToolsProtocol):
     """See the module's docstring."""
 
-    def on_message_begin(self) -> None:
-        """Put ourselves within the route's reach."""
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
+    head_bytes = 0
+    """Received since the last head or piece of a body was complete."""
 
-    def take_over(self, connection: Connection) -> bool:
-        """Give the transport to `connection`, which writes the whole response; False when the client has
-        already left.
+    def data_received(self, data: bytes) -> None:
+        """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
+        self.head_bytes += len(data)
+        super().data_received(data)
+        if self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
 
-        The route returns without having sent anything. Requests pipelined behind this one are dropped: the
-        response says `connection: close`.
-        """
+    def on_headers_complete(self) -> None:
+        """Put the connection within the route's reach."""
+        self.head_bytes = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        super().on_headers_complete()
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: Edge(self, self.cycle)}
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body, whose length the endpoints limit."""
+        self.head_bytes = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets an error of the same form as everything else."""
+        body = msgspec.json.encode(ErrorBody("invalid_request", msg))
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def take_over(self, connection: Connection, cycle: RequestResponseCycle) -> bool:
+        """See Edge."""
+        # uvicorn: nobody is left to answer, which is not an error. Not self.cycle, which is the last request
+        # received, perhaps one pipelined behind.
+        cycle.disconnected = True
         transport = self.transport
         if transport.is_closing():
             return False
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        self.cycle.disconnected = True  # uvicorn: nobody is left to answer, which is not an error
+        cycle.scope["extensions"] = {}  # refers to the cycle
         self.pipeline.clear()
         self.connections.discard(self)
         self.connections.add(cast("Any", connection))
@@ -64,6 +99,22 @@ class EdgeProtocol(HttpToolsProtocol):
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
 
 
-def edge_of(scope: Mapping[str, Any]) -> EdgeProtocol:
-    """The protocol that carries this request."""
-    return cast("EdgeProtocol", scope["extensions"][EXTENSION])
+class Edge(NamedTuple):
+    """One request's hold on the connection that carries it."""
+
+    protocol: EdgeProtocol
+    cycle: RequestResponseCycle
+
+    def take_over(self, connection: Connection) -> bool:
+        """Give the transport to `connection`, which writes the whole response; False when the client has
+        already left.
+
+        The route returns without having sent anything. Requests pipelined behind this one are dropped: the
+        response says `connection: close`.
+        """
+        return self.protocol.take_over(connection, self.cycle)
+
+
+def edge_of(scope: Mapping[str, Any]) -> Edge:
+    """What carries this request."""
+    return cast("Edge", scope["extensions"][EXTENSION])

@@ -4,6 +4,7 @@ returns a Reply or raises a Refusal."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -14,13 +15,13 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from proto.errors import CATALOGUE, Refusal
+from proto.errors import Refusal
 from proto.frames import ErrorBody
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
 from runtime.metrics import histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,10 @@ async def _answer(endpoint: Endpoint, request: Request) -> tuple[str, Response]:
         log.exception("request_failed", path=request.scope["path"])
         return "internal", refused(Refusal("internal"))
     body = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
-    return "ok", Response(body, reply.status, reply.headers, reply.content_type)
+    # Unless the endpoint says otherwise: an answer is one user's, and a cookie or `?token=` hides that from
+    # caches.
+    headers = {"cache-control": "no-store", **reply.headers}
+    return "ok", Response(body, reply.status, headers, reply.content_type)
 
 
 def refused(refusal: Refusal) -> Response:
@@ -93,29 +97,46 @@ async def body_of(request: Request, kind: type[B], limit: int) -> B:
     """
     raw = await _read(request, limit)
     try:
-        return msgspec.json.decode(raw, type=kind)
+        body = msgspec.json.decode(raw, type=kind)
+        json.loads(raw, object_pairs_hook=_unique)
+        return body
     except msgspec.ValidationError as error:
         raise Refusal("invalid_request", f"{error}.") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         raise Refusal("invalid_json") from None
 
 
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    # RFC 8259 section 4: readers differ in which one they take. Whoever checked the body before us may have
+    # believed another than we would.
+    if len(dict(pairs)) != len(pairs):
+        raise Refusal("invalid_json", "A name stands twice in one object.")
+
+
 async def _read(request: Request, limit: int) -> bytes:
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise _too_large(limit)
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
                 size += len(piece)
                 if size > limit:
-                    raise Refusal("body_too_large", f"The body is larger than {limit} bytes.")
+                    raise _too_large(limit)
                 chunks.append(piece)
     except TimeoutError:
         raise Refusal("timeout", "The body did not arrive in time.") from None
     return b"".join(chunks)
 
 
-def http_error(status: int) -> Response:
-    """The answer to what Starlette's router refuses."""
+def _too_large(limit: int) -> Refusal:
+    return Refusal("body_too_large", f"The body is larger than {limit} bytes.")
+
+
+def http_error(status: int, allow: Iterable[str] = ()) -> Response:
+    """The answer to what Starlette's router refuses; `allow` are the methods that would have been right."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
-    row = CATALOGUE[code]
-    return refused(Refusal(row.code))
+    response = refused(Refusal(code))
+    if status == 405:
+        response.headers["allow"] = ", ".join(sorted(allow))
+    return response

@@ -72,7 +72,7 @@ class Offer(enum.Enum):
 class Channel:
     """One channel of this gateway. `subject` is where it is stored."""
 
-    __slots__ = ("_held", "_listeners", "_ready", "_ring", "epoch", "pins", "subject", "tail")
+    __slots__ = ("_held", "_listeners", "_newest", "_ready", "_ring", "epoch", "pins", "subject", "tail")
 
     def __init__(self, subject: str, epoch: str, events: Iterable[Event]) -> None:
         self.subject = subject
@@ -82,6 +82,7 @@ class Channel:
         self._ring = deque(events, RING)
         self.tail = self._ring[-1].seq if self._ring else 0
         self._held: list[Event] = []
+        self._newest = 0  # the last sequence seen behind a hole, held or dropped
         self._ready: list[Event] = []
         self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
 
@@ -120,6 +121,7 @@ class Channel:
         if event.seq <= self.tail:
             return Offer.STALE
         if event.previous != self.tail:
+            self._newest = max(self._newest, event.seq)
             # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
             if len(self._held) < MAX_HELD:
                 self._held.append(event)
@@ -132,9 +134,10 @@ class Channel:
         for event in events:
             if event.seq > self.tail:
                 self._accept(event)
-        held, self._held = sorted(self._held), []
-        offers = [self.offer(event) for event in held]
-        return Offer.HELD not in offers
+        held, self._held = sorted(self._held, key=lambda event: event.seq), []
+        for event in held:
+            self.offer(event)
+        return self.tail >= self._newest
 
     def since(self, seq: int) -> list[Event] | None:
         """The events after `seq`, if `seq` is the tail or still remembered; None if only the log can tell."""
@@ -154,11 +157,12 @@ class Channel:
         if not events:
             return 0
         written = 0
-        for codec, group in self._listeners.items():
+        for codec, group in list(self._listeners.items()):
             data = b"".join(map(codec, events))
-            for write in group.values():
+            writes = list(group.values())  # a listener that cannot keep up may detach itself in its write
+            for write in writes:
                 write(data)
-            written += len(group)
+            written += len(writes)
         if events[-1].final:
             self._each(lambda listener: listener.finish())
         return written
@@ -168,7 +172,7 @@ class Channel:
         self.epoch = epoch
         self.tail = last.seq
         self._ring = deque([last], RING)
-        self._held, self._ready = [], []
+        self._held, self._newest, self._ready = [], 0, []
         self._each(lambda listener: listener.restart(reason, last))
 
     def everybody(self) -> list[Listener]:

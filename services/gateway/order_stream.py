@@ -115,6 +115,8 @@ class OrderStream:
                 start = Start(channel.last, [], broken)
             if _has_seen_the_end(position, start):
                 return Response(status_code=204)
+            if request.method == "HEAD":
+                return _head_only()
             self._open(request, identity, channel, start, request_id)
         return None
 
@@ -135,7 +137,7 @@ class OrderStream:
         # No await from here on: between `start` and listening nothing may happen on the channel.
         edge = edge_of(request.scope)
         expires_at = time.monotonic() + identity.expires_at - time.time()
-        connections = edge.connections
+        connections = edge.protocol.connections
 
         def gone(connection: SseConnection) -> None:
             connections.discard(connection)
@@ -183,6 +185,12 @@ def _position_of(request: Request) -> tuple[Position | None, ResetReason | None]
         return parse_position(text), None
     except InvalidPosition:
         return None, ResetReason.MALFORMED
+
+
+def _head_only() -> Response:
+    response = Response(None, 200, {"content-type": EVENT_STREAM, **dict(_HEADERS)})
+    del response.headers["content-length"]  # a stream has none
+    return response
 
 
 def _has_seen_the_end(position: Position | None, start: Start) -> bool:

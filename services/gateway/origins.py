@@ -7,7 +7,6 @@ unless its origin is our own or listed.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +22,8 @@ class Origins:
         """Whether a page of `origin` may use the API served at `host` (the Host header). Our own origin
         always may.
         """
-        return origin in self._listed or (bool(host) and _authority(origin) == host.lower())
+        own = (f"http://{host}".lower(), f"https://{host}".lower()) if host else ()
+        return origin in self._listed or origin.lower() in own
 
     def headers(self, origin: str | None) -> list[tuple[str, str]]:
         """What lets a page of a listed origin read the answer; nothing for others, our own needs none."""
@@ -39,11 +39,3 @@ class Origins:
     def listed(self) -> frozenset[str]:
         """For the preflight's middleware."""
         return self._listed
-
-
-def _authority(origin: str) -> str | None:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return None
-    return parts.netloc.lower() if parts.scheme in ("http", "https") and origin.count("/") == 2 else None

@@ -173,6 +173,8 @@ class Relay:
             return Start(channel.last, [])
         if position.epoch != channel.epoch:
             return _reset(channel, ResetReason.EPOCH)
+        if position.ended and position.seq <= channel.tail and not channel.last.final:
+            return _reset(channel, ResetReason.UNKNOWN)
         missed = channel.since(position.seq)
         if missed is not None:
             RESUMES.labels("ring").inc()

@@ -50,9 +50,10 @@ def place(
     """A new order. Raises Refusal "order_exists" or "idempotency_mismatch"."""
     applied = AppliedKey(hashed(key), f"place:{hashed(note)}", 1)
     if existing is not None:
-        if existing.applied[0].key != applied.key:
+        first = existing.applied[0] if existing.applied else None
+        if first is None or first.key != applied.key:
             raise Refusal("order_exists")
-        return _replay(existing, existing.applied[0], applied)
+        return _replay(existing, first, applied)
     order = Order(
         order_id=order_id,
         user_id=user_id,

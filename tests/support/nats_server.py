@@ -32,6 +32,11 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     @property
+    def log(self) -> Path:
+        """What it logs."""
+        return self._folder / "log"
+
+    @property
     def pid(self) -> int:
         """Of the running server."""
         assert self._process is not None

@@ -100,6 +100,9 @@ class SseConnection(asyncio.Protocol):
         if start.snapshot is not None:
             first += codecs.snapshot(start.snapshot, retry_ms)
         first += b"".join(map(codecs.update, start.missed))
+        if self._channel.last.final and start.snapshot is None and not start.missed:
+            # It saw the last status but was cut before `complete`, and would come back for ever.
+            first += codecs.complete(self._channel.last)
         self._out.write(head + self._framed(first))
         if self._channel.last.final:
             self.end("complete")
