@@ -15,6 +15,9 @@ differ.
 NUDGE: Final = "Carillon-Nudge"
 """On a live subject: the sequence of a stored message that may not have been republished. Has no body."""
 
+ORIGIN: Final = "Carillon-Origin"
+"""The session a message came from. It passes through republish, so that gateways can leave the sender out."""
+
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 """ADR-32: a number, here the HTTP status of the catalogue's row."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 EXTENSION: Final = "carillon.edge"
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together. The parser itself knows no limit, and this comes before any token."""
+LINE_BYTES: Final = 4
+"""What a header has besides its name and value."""
 
 
 class HeadTooLarge(Exception):
@@ -53,7 +55,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Put the connection within the route's reach."""
         self.head_bytes = 0
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        lines = (len(name) + len(value) + LINE_BYTES for name, value in self.headers)
+        if len(self.url) + sum(lines) > MAX_HEAD_BYTES:
             raise HeadTooLarge
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: Edge(self, self.cycle)}

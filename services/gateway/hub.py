@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from proto.frames import ResetReason, StatusUpdate
 
+    Body = StatusUpdate
+
 RING: Final = 64
 """Messages kept per channel for clients that come back: more than an order ever has."""
 MAX_HELD: Final = 256
@@ -34,11 +36,16 @@ class Event(NamedTuple):
     epoch: str
     seq: int
     previous: int
-    body: StatusUpdate | None
+    body: Body | None
     final: bool = False
+    channel: str = ""
+    origin: str = ""
+    """The session that caused it, which knows already and is left out."""
 
 
 Codec = Callable[[Event], bytes]
+Author = Callable[[str, str], "Listener | None"]
+"""(session, channel) -> that session's listener, if it is one of ours."""
 
 
 class Listener(Protocol):
@@ -55,8 +62,8 @@ class Listener(Protocol):
     def finish(self) -> None:
         """The channel has ended."""
 
-    def restart(self, reason: ResetReason, last: Event) -> None:
-        """Continuity broke: `last` is the state to go on from."""
+    def restart(self, reason: ResetReason, last: Event | None) -> None:
+        """Continuity broke: `last` is the state to go on from, None if there is nothing any more."""
 
 
 class Offer(enum.Enum):
@@ -70,26 +77,45 @@ class Offer(enum.Enum):
 
 
 class Channel:
-    """One channel of this gateway. `subject` is where it is stored."""
+    """One channel of this gateway. `subject` is where it is stored, `name` what clients call it."""
 
-    __slots__ = ("_held", "_listeners", "_newest", "_ready", "_ring", "epoch", "pins", "subject", "tail")
+    __slots__ = (
+        "_held",
+        "_listeners",
+        "_newest",
+        "_ready",
+        "_ring",
+        "epoch",
+        "name",
+        "pins",
+        "subject",
+        "tail",
+    )
 
-    def __init__(self, subject: str, epoch: str, events: Iterable[Event]) -> None:
+    def __init__(self, subject: str, epoch: str, events: Iterable[Event], name: str = "") -> None:
         self.subject = subject
+        self.name = name
         self.epoch = epoch
         self.pins = 0
         """Connections about to attach: while there are some the channel is kept."""
-        self._ring = deque(events, RING)
-        self.tail = self._ring[-1].seq if self._ring else 0
+        self._ring: deque[Event] = deque(maxlen=RING)
+        self.tail = 0
+        for event in events:
+            self._remember(event)
         self._held: list[Event] = []
         self._newest = 0  # the last sequence seen behind a hole, held or dropped
         self._ready: list[Event] = []
         self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
 
     @property
-    def last(self) -> Event:
-        """The newest event: the state of the channel. A channel is opened with at least one."""
-        return self._ring[-1]
+    def last(self) -> Event | None:
+        """The newest event that could be read: the state of the channel. None while nothing was stored."""
+        return self._ring[-1] if self._ring else None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing can follow."""
+        return bool(self._ring) and self._ring[-1].final
 
     @property
     def idle(self) -> bool:
@@ -149,31 +175,55 @@ class Channel:
                 return remembered[index + 1 :]
         return None
 
-    def fan_out(self) -> int:
+    def fan_out(self, author: Author | None = None) -> int:
         """Write what was accepted since the last call to every listener, each codec encoded once; returns
-        writes made.
+        writes made. `author` finds the listener of a message's own session, which is left out of it.
         """
         events, self._ready = self._ready, []
         if not events:
             return 0
-        written = 0
+        authors = self._authors(events, author) if author is not None else {}
+        written = self._write_to_authors(events, authors)
         for codec, group in list(self._listeners.items()):
-            data = b"".join(map(codec, events))
+            data = b"".join(map(codec, events)) if group else b""
             writes = list(group.values())  # a listener that cannot keep up may detach itself in its write
             for write in writes:
                 write(data)
             written += len(writes)
+        for listener in authors:
+            self._listeners.setdefault(listener.codec, {})[listener] = listener.write
         if events[-1].final:
             self._each(lambda listener: listener.finish())
         return written
 
-    def restart(self, reason: ResetReason, epoch: str, last: Event) -> None:
+    def _authors(self, events: list[Event], author: Author) -> dict[Listener, set[str]]:
+        """Listeners that caused some of `events`, taken out of their groups, and which sessions they are."""
+        found: dict[Listener, set[str]] = {}
+        for event in events:
+            listener = author(event.origin, self.name) if event.origin else None
+            if listener is not None and (
+                listener in found or self._listeners.get(listener.codec, {}).pop(listener, None)
+            ):
+                found.setdefault(listener, set()).add(event.origin)
+        return found
+
+    def _write_to_authors(self, events: list[Event], authors: dict[Listener, set[str]]) -> int:
+        for listener, origins in authors.items():
+            data = b"".join(listener.codec(event) for event in events if event.origin not in origins)
+            if data:
+                listener.write(data)
+        return len(authors)
+
+    def restart(self, reason: ResetReason, epoch: str, last: Event | None) -> None:
         """Continuity is broken for everybody: go on from `last`, and say so."""
         self.epoch = epoch
-        self.tail = last.seq
-        self._ring = deque([last], RING)
+        self.tail = 0
+        self._ring.clear()
+        if last is not None:
+            self._remember(last)
         self._held, self._newest, self._ready = [], 0, []
-        self._each(lambda listener: listener.restart(reason, last))
+        state = self.last
+        self._each(lambda listener: listener.restart(reason, state))
 
     def everybody(self) -> list[Listener]:
         """All listeners, as they are now."""
@@ -184,7 +234,11 @@ class Channel:
             act(listener)
 
     def _accept(self, event: Event) -> None:
+        self._remember(event)
+        if event.body is not None:
+            self._ready.append(event)
+
+    def _remember(self, event: Event) -> None:
         self.tail = event.seq
         if event.body is not None:
             self._ring.append(event)
-            self._ready.append(event)

@@ -20,14 +20,13 @@ import structlog
 
 from proto import headers as names
 from proto.errors import Refusal
-from proto.frames import ResetReason, StatusUpdate
-from proto.orders import OrderStatus
-from proto.streams import ORDERS
+from proto.frames import ResetReason
 from runtime import headers as wire
 from runtime.errors import Overloaded, Unavailable
-from runtime.log import BATCH, MAX_SUBJECTS
+from runtime.log import BATCH, MAX_SUBJECTS, Stored
 from runtime.metrics import counter, gauge
 from services.gateway.hub import Channel, Event, Offer
+from services.gateway.kinds import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
     from proto.positions import Position
     from runtime.bus import Bus
     from runtime.client import Subscription
-    from runtime.log import Log, Stored
+    from runtime.log import Log
+    from services.gateway.hub import Author
+    from services.gateway.kinds import Kind
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,9 @@ AUDITED = counter("gateway_audited_channels", "Channels checked against the log"
 RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcome"])
 
 
+_ORIGIN: Final = names.ORIGIN.encode()
+
+
 class Start(NamedTuple):
     """What a joining client gets before live events: a snapshot, or the events it missed; `reset` says why
     not those.
@@ -66,31 +70,14 @@ class Start(NamedTuple):
     reset: ResetReason | None = None
 
 
-class _OrderMessage(msgspec.Struct, rename="camel"):
-    """The part of a stored order that clients of its channel see."""
-
-    order: StatusUpdate
-
-
-_decoder = msgspec.json.Decoder(_OrderMessage)
-_FINAL: Final = frozenset({OrderStatus.DELIVERED, OrderStatus.CANCELLED})
-
-
-def decode(epoch: str, seq: int, previous: int, payload: bytes) -> Event:
-    """The stored message as an event; without a body if it is not an order's."""
-    try:
-        body = _decoder.decode(payload).order
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        UNREADABLE.inc()
-        log.error("message_unreadable", stream=ORDERS.name, seq=seq)
-        return Event(epoch, seq, previous, None)
-    return Event(epoch, seq, previous, body, body.status in _FINAL)
-
-
 class Relay:
-    """Channels of orders on this gateway. `live` carries the fan-in, `log` reads over another connection."""
+    """Channels of one kind on this gateway. `live` carries the fan-in, `log` reads over another bus."""
 
-    def __init__(self, live: Bus, log: Log, *, max_channels: int) -> None:
+    def __init__(
+        self, live: Bus, log: Log, *, max_channels: int, kind: Kind = ORDER, author: Author | None = None
+    ) -> None:
+        self._kind = kind
+        self._author = author
         self._live = live
         self._log = log
         self._max_channels = max_channels
@@ -112,7 +99,8 @@ class Relay:
         """Begin to audit and repair; returns the tasks that this relay rests on."""
         self._live.on_connected(self._suspect_everything)
         self._live.subscribe(
-            f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{ORDERS.name}", lambda *_: self._suspect_everything()
+            f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{self._kind.spec.name}",
+            lambda *_: self._suspect_everything(),
         )
         self._tasks = [
             asyncio.create_task(self._audits(), name="relay-audits"),
@@ -173,7 +161,7 @@ class Relay:
             return Start(channel.last, [])
         if position.epoch != channel.epoch:
             return _reset(channel, ResetReason.EPOCH)
-        if position.ended and position.seq <= channel.tail and not channel.last.final:
+        if position.ended and position.seq <= channel.tail and not channel.ended:
             return _reset(channel, ResetReason.UNKNOWN)
         missed = channel.since(position.seq)
         if missed is not None:
@@ -205,18 +193,20 @@ class Relay:
     async def _open(self, subject: str) -> Channel | None:
         await self._know_epoch()
         last = await self._log.last(subject)
-        if last is None:
+        if last is None and not self._kind.may_be_empty:
             return None
-        event = self._event(last)
-        if event.body is None:
-            raise Refusal("internal")
-        channel = Channel(subject, self._epoch, [event])
+        name = self._kind.channel(subject)
+        channel = Channel(subject, self._epoch, [self._event(last, name)] if last is not None else [], name)
+        if channel.last is None and not self._kind.may_be_empty:
+            raise Refusal("internal")  # its state could not be read
         # Live messages are offered from here on; what the read below finds as well is recognised by its
         # sequence.
-        subscription = self._live.subscribe(ORDERS.live_subject(subject) or "", self._receiver(channel))
+        subscription = self._live.subscribe(
+            self._kind.spec.live_subject(subject) or "", self._receiver(channel)
+        )
         try:
             await self._live.flush()
-            channel.fill(map(self._event, await self._log.from_seq(subject, channel.tail)))
+            channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
         except BaseException:
             self._live.unsubscribe(subscription)
             raise
@@ -236,21 +226,40 @@ class Relay:
         self._epoch = state.epoch
         self._epoch_checked = True
         if changed:
-            log.warning("epoch_changed", stream=ORDERS.name, channels=len(self._channels))
+            log.warning("epoch_changed", stream=self._kind.spec.name, channels=len(self._channels))
             self._dirty.update(dict.fromkeys(self._channels.values()))
             self._wake.set()
 
-    def _event(self, stored: Stored) -> Event:
-        return decode(self._epoch, stored.seq, stored.previous, stored.payload)
+    def _event(self, stored: Stored, name: str) -> Event:
+        return self._decode(self._epoch, name, stored.seq, stored.previous, stored.payload)
+
+    def _events(self, read: Iterable[Stored], channel: Channel) -> list[Event]:
+        return [self._event(stored, channel.name) for stored in read]
+
+    def _decode(
+        self, epoch: str, name: str, seq: int, previous: int, payload: bytes, origin: str = ""
+    ) -> Event:
+        """The stored message as an event; without a body if it cannot be read."""
+        try:
+            body, final = self._kind.read(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            UNREADABLE.inc()
+            log.error("message_unreadable", stream=self._kind.spec.name, seq=seq)
+            return Event(epoch, seq, previous, None, channel=name)
+        return Event(epoch, seq, previous, body, final, name, origin)
 
     # -- resuming ---------------------------------------------------------------------
 
     async def _start_from_log(self, channel: Channel, seq: int) -> Start:
-        missed: list[Event] = []
+        if not seq and self._kind.may_be_empty:
+            beginning = Stored(channel.subject, 0, 0, b"")
+            return await self._continue(
+                channel, [], [beginning, *await self._log.from_seq(channel.subject, 1)]
+            )
         for _ in range(ANCHOR_TRIES):
             read = await self._log.from_seq(channel.subject, seq) if seq else []
             if read and read[0].seq == seq:
-                return await self._continue(channel, missed, read)
+                return await self._continue(channel, [], read)
             reason = await self._why_unknown(channel.subject, seq)
             if reason is not None:
                 return _reset(channel, reason)
@@ -259,7 +268,7 @@ class Relay:
 
     async def _continue(self, channel: Channel, missed: list[Event], read: list[Stored]) -> Start:
         while True:
-            events = list(map(self._event, read[1:]))
+            events = self._events(read[1:], channel)
             missed += events
             at = read[-1].seq
             if len(read) < BATCH or at >= channel.tail:
@@ -290,7 +299,9 @@ class Relay:
                 self._nudged(channel, wire.number(headers, names.NUDGE.encode()))
                 return
             previous = wire.number(headers, b"Nats-Last-Sequence") or 0
-            outcome = channel.offer(decode(channel.epoch, seq, previous, payload))
+            origin = (wire.value(headers, _ORIGIN) or b"").decode("ascii", "replace")
+            event = self._decode(channel.epoch, channel.name, seq, previous, payload, origin)
+            outcome = channel.offer(event)
             LIVE.labels(outcome.name.lower()).inc()
             if outcome is Offer.ACCEPTED:
                 self._deliver(channel)
@@ -315,7 +326,7 @@ class Relay:
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
-        DELIVERED.inc(sum(channel.fan_out() for channel in ready))
+        DELIVERED.inc(sum(channel.fan_out(self._author) for channel in ready))
 
     # -- repair and audit ---------------------------------------------------------------
 
@@ -349,21 +360,22 @@ class Relay:
             await self._restart(channel, ResetReason.EPOCH)
             return
         read = await self._log.from_seq(channel.subject, channel.tail)
-        if not read or read[0].seq > channel.tail:
+        if channel.tail and (not read or read[0].seq > channel.tail):
             reason = await self._why_unknown(channel.subject, channel.tail)
             if reason is not None:
                 await self._restart(channel, reason)
                 return
         FILLED.inc()
-        complete = channel.fill(map(self._event, read))
+        complete = channel.fill(self._events(read, channel))
         self._deliver(channel)
         if not complete:
             raise Unavailable("Still a hole.")
 
     async def _restart(self, channel: Channel, reason: ResetReason) -> None:
         last = await self._log.last(channel.subject)
-        if last is not None:
-            channel.restart(reason, self._epoch, self._event(last))
+        event = self._event(last, channel.name) if last is not None else None
+        if self._kind.may_be_empty or (event is not None and event.body is not None):
+            channel.restart(reason, self._epoch, event)
             return
         for listener in channel.everybody():
             listener.finish()

@@ -84,10 +84,10 @@ class SseConnection(asyncio.Protocol):
         """The order reached its end; `complete` was part of the last write."""
         self.end("complete")
 
-    def restart(self, reason: ResetReason, last: Event) -> None:
+    def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Continuity broke on the server's side."""
-        self._send(codecs.reset(reason) + codecs.snapshot(last))
-        if last.final:
+        self._send(codecs.reset(reason) + (codecs.snapshot(last) if last is not None else b""))
+        if last is not None and last.final:
             self.end("complete")
 
     # -- life -----------------------------------------------------------------------
@@ -100,11 +100,12 @@ class SseConnection(asyncio.Protocol):
         if start.snapshot is not None:
             first += codecs.snapshot(start.snapshot, retry_ms)
         first += b"".join(map(codecs.update, start.missed))
-        if self._channel.last.final and start.snapshot is None and not start.missed:
+        last = self._channel.last
+        if last is not None and start.snapshot is None and not start.missed:
             # It saw the last status but was cut before `complete`, and would come back for ever.
-            first += codecs.complete(self._channel.last)
+            first += codecs.complete(last)
         self._out.write(head + self._framed(first))
-        if self._channel.last.final:
+        if self._channel.ended:
             self.end("complete")
         else:
             self._channel.attach(self)

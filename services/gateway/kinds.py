@@ -1,0 +1,54 @@
+"""The kinds of channel: where each is stored, and how a stored message is read. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from proto import subjects
+from proto.frames import StatusUpdate
+from proto.orders import OrderStatus
+from proto.streams import ORDERS, StreamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.gateway.hub import Body
+
+ORDER_KIND: Final = "order"
+_ENDED: Final = frozenset({OrderStatus.DELIVERED, OrderStatus.CANCELLED})
+
+
+class Kind(NamedTuple):
+    """One kind of channel. `read` raises msgspec.MsgspecError, ValueError or RecursionError for bad payloads."""
+
+    name: str
+    spec: StreamSpec
+    read: Callable[[bytes], tuple[Body, bool]]
+    """A payload: what clients are shown of it, and whether nothing can follow."""
+    channel: Callable[[str], str]
+    """The name of the channel that is stored on a subject."""
+    may_be_empty: bool
+    """Whether there is a channel before its first message; else it is not found."""
+
+
+class _OrderMessage(msgspec.Struct, rename="camel"):
+    """The part of a stored order that clients of its channel see."""
+
+    order: StatusUpdate
+
+
+_order_message: Final = msgspec.json.Decoder(_OrderMessage)
+
+
+def _read_order(payload: bytes) -> tuple[Body, bool]:
+    body = _order_message.decode(payload).order
+    return body, body.status in _ENDED
+
+
+def _order_channel(subject: str) -> str:
+    return f"{ORDER_KIND}:{subjects.parse_order_log(subject).order_id}"
+
+
+ORDER: Final = Kind(ORDER_KIND, ORDERS, _read_order, _order_channel, may_be_empty=False)
