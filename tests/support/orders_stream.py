@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import nats
+from nats.js.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +32,52 @@ class OrdersStream:
     async def trim(self, order_id: str) -> None:
         """Remove all but the newest message of an order."""
         await self._jetstream.purge_stream(STREAM, subject=f"orders.log.*.{order_id}", keep=1)
+
+    async def history(self, order_id: str, user: str = "alice") -> list[tuple[int, str]]:
+        """Sequence and status of every change of an order, oldest first."""
+        return [(seq, order["status"]) for seq, order in await self.versions(order_id, user)]
+
+    async def versions(self, order_id: str, user: str = "alice") -> list[tuple[int, dict[str, Any]]]:
+        """Sequence and order after every change, oldest first."""
+        found, seq = [], 1
+        while True:
+            try:
+                stored = await self._jetstream.get_msg(
+                    STREAM, seq, subject=f"orders.log.{user}.{order_id}", direct=True, next=True
+                )
+            except NotFoundError:
+                return found
+            assert stored.seq is not None
+            found.append((stored.seq, json.loads(stored.data or b"")["order"]))
+            seq = stored.seq + 1
+
+    async def everything(self) -> dict[str, list[dict[str, Any]]]:
+        """Every version of every order, oldest first, by order."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for seq in range(1, await self.last_seq() + 1):
+            stored = await self._jetstream.get_msg(STREAM, seq, direct=True)
+            if (stored.subject or "").startswith("orders.log."):
+                order = json.loads(stored.data or b"")["order"]
+                found.setdefault(order["orderId"], []).append(order)
+        return found
+
+    async def append(self, order_id: str, status: str, at: str, user: str = "alice") -> int:
+        """Store a change past the orders service, as if an order had any number of them; its sequence."""
+        body = {"order": {"status": status, "updatedAt": at}}
+        ack = await self._jetstream.publish(f"orders.log.{user}.{order_id}", json.dumps(body).encode())
+        return ack.seq
+
+    async def recreate(self) -> None:
+        """Delete the stream with all orders, and create it anew as it was."""
+        config = (await self._jetstream.stream_info(STREAM)).config
+        await self._jetstream.delete_stream(STREAM)
+        await self._jetstream.add_stream(config)
+
+    async def created(self) -> str:
+        """When this incarnation of the stream was created, RFC 3339."""
+        answer = await self._jetstream._nc.request(f"$JS.API.STREAM.INFO.{STREAM}", b"")
+        text: str = json.loads(answer.data)["created"]
+        return text
 
 
 @contextlib.asynccontextmanager

@@ -106,6 +106,15 @@ class ServiceProcess:
         rows = (line for line in self.metrics().splitlines() if not line.startswith("#"))
         return sum(float(row.rsplit(" ", 1)[1]) for row in rows if row.split("{")[0].split(" ")[0] == name)
 
+    def labelled(self, name: str, label: str) -> float:
+        """As `metric`, of the series that carry `label`, for example 'reason="drain"'."""
+        rows = (line for line in self.metrics().splitlines() if line.startswith(f"{name}{{"))
+        return sum(float(row.rsplit(" ", 1)[1]) for row in rows if label in row)
+
+    def open_files(self) -> int:
+        """How many file descriptors it holds, sockets among them (Linux)."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def log_lines(self) -> list[dict[str, Any]]:
         """Its log, line by line."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -120,6 +129,10 @@ class ServiceProcess:
         """kill -9."""
         self.signal(signal.SIGKILL)
         self.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and does nothing."""
+        self.signal(signal.SIGSTOP)
 
     def terminate(self) -> None:
         """SIGTERM; it drains. `wait` waits for the end."""

@@ -167,9 +167,9 @@ class Hub(RuleBasedStateMachine):
     def attach(self, codec: int) -> Reader:
         """A new reader that was given everything up to the tail."""
         reader = Reader(self.channel, self.codecs[codec])
-        assert self.state(channel).seq == self.readable(0, self.channel.tail)[-1]
+        assert state(self.channel).seq == self.readable(0, self.channel.tail)[-1]
         self.after[reader] = self.channel.tail
-        if not self.state(channel).final:
+        if not state(self.channel).final:
             self.channel.attach(reader)
         return reader
 
