@@ -201,10 +201,14 @@ class Channel:
         found: dict[Listener, set[str]] = {}
         for event in events:
             listener = author(event.origin, self.name) if event.origin else None
-            if listener is not None and (
-                listener in found or self._listeners.get(listener.codec, {}).pop(listener, None)
-            ):
-                found.setdefault(listener, set()).add(event.origin)
+            if listener is None:
+                continue
+            group = self._listeners.get(listener.codec, {})
+            if listener in group:
+                del group[listener]
+                found[listener] = set()
+            if listener in found:
+                found[listener].add(event.origin)
         return found
 
     def _write_to_authors(self, events: list[Event], authors: dict[Listener, set[str]]) -> int:

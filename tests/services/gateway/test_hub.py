@@ -84,7 +84,7 @@ class Reader:
 
     def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Forget what was before."""
-        self.restarts.append((reason, last.seq))
+        self.restarts.append((reason, last.seq if last is not None else 0))
         self.writes.clear()
 
     @property
