@@ -42,7 +42,7 @@ class Reset(msgspec.Struct, frozen=True, kw_only=True):
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`reconnect`: the stream ends, the client should come back after `retry_ms` milliseconds."""
 
-    reason: Literal["drain", "unavailable", "overloaded"]
+    reason: Literal["drain", "rebalance", "unavailable", "overloaded"]
     retry_ms: int
 
 

@@ -19,6 +19,7 @@ from runtime.log import Log
 from runtime.service import Process, Service
 from services.gateway.api import OrdersApi
 from services.gateway.authenticator import Authenticator
+from services.gateway.connections import Connections
 from services.gateway.edge import EdgeProtocol
 from services.gateway.exchange import http_error
 from services.gateway.order_stream import OrderStream
@@ -26,7 +27,6 @@ from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
 from services.gateway.relay import Relay
 from services.gateway.settings import GatewaySettings
-from services.gateway.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,8 +53,8 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     authenticator = Authenticator(settings, origins)
     reads = Log(calls, ORDERS)
     relay = Relay(live, reads, max_channels=settings.max_channels)
-    streams = Streams(settings, relay)
-    order_stream = OrderStream(relay, reads, authenticator, origins, streams, settings)
+    connections = Connections(settings)
+    order_stream = OrderStream(relay, reads, authenticator, origins, connections, settings)
     api = OrdersApi(calls, authenticator, settings)
     app = _app(
         [
@@ -65,26 +65,26 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         origins,
     )
     await authenticator.start()
-    for task in (*relay.start(), streams.start()):
+    for task in (*relay.start(), connections.start()):
         process.rests_on(task)
     server = await Server.start(app, settings.host, settings.port, http=EdgeProtocol)
     log.info("serving", port=server.port, gateway=process.instance)
     try:
         yield
     finally:
-        await _drain(order_stream, streams, settings.drain_seconds)
+        await _drain(order_stream, connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
-        await streams.close()
+        await connections.close()
         await relay.close()
         await authenticator.close()
 
 
-async def _drain(order_stream: OrderStream, streams: Streams, window: float) -> None:
-    if len(streams) and window:
+async def _drain(order_stream: OrderStream, connections: Connections, window: float) -> None:
+    if len(connections) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
     order_stream.draining = True
-    log.info("goodbyes", streams=len(streams), seconds=window)
-    await streams.drain(window)
+    log.info("goodbyes", streams=len(connections), seconds=window)
+    await connections.drain(window)
 
 
 def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:

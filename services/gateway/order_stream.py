@@ -7,6 +7,7 @@ of its own and the end.
 
 from __future__ import annotations
 
+import random
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, Literal
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from services.gateway.origins import Origins
     from services.gateway.relay import Relay
     from services.gateway.settings import GatewaySettings
-    from services.gateway.streams import Streams
+    from services.gateway.connections import Connections
 
 log = structlog.get_logger(__name__)
 
@@ -61,14 +62,14 @@ class OrderStream:
         log_: Log,
         authenticator: Authenticator,
         origins: Origins,
-        streams: Streams,
+        connections: Connections,
         settings: GatewaySettings,
     ) -> None:
         self._relay = relay
         self._log = log_
         self._authenticator = authenticator
         self._origins = origins
-        self._streams = streams
+        self._connections = connections
         self._settings = settings
         self.draining = False
 
@@ -105,7 +106,7 @@ class OrderStream:
             raise Forbidden(f"scope {access.READ_ORDERS} is missing")
         if self.draining:
             return self._later("drain")
-        if self._streams.full:
+        if self._connections.full:
             raise Refusal("overloaded")
         position, broken = _position_of(request)
         channel = await self._channel(identity, access.order_id(request.path_params["order_id"]))
@@ -137,22 +138,25 @@ class OrderStream:
         # No await from here on: between `start` and listening nothing may happen on the channel.
         edge = edge_of(request.scope)
         expires_at = time.monotonic() + identity.expires_at - time.time()
-        connections = edge.protocol.connections
+        awaited = edge.protocol.connections
 
         def gone(connection: SseConnection) -> None:
-            connections.discard(connection)
-            self._streams.gone(connection)
+            awaited.discard(connection)
+            self._connections.gone(connection)
+            self._relay.release(connection.channel)
 
         connection = SseConnection(
             channel,
             gone=gone,
             expires_at=expires_at,
+            heartbeat=self._settings.heartbeat_seconds,
             outbox_bytes=self._settings.outbox_bytes,
             chunked=request.scope["http_version"] == "1.1",
         )
         if edge.take_over(connection):
-            self._streams.add(connection, expires_at)
-            connection.open(self._head(request, request_id), start, self._streams.retry_ms())
+            first = self._settings.heartbeat_seconds * random.uniform(0.5, 1.0)  # noqa: S311 - spreads them
+            self._connections.add(connection, min(time.monotonic() + first, expires_at))
+            connection.open(self._head(request, request_id), start, self._connections.retry_ms())
 
     def _head(self, request: Request, request_id: str) -> bytes:
         headers = [
@@ -170,8 +174,9 @@ class OrderStream:
 
     def _later(self, reason: Reason) -> Response:
         """A stream that only says when to come back."""
-        frame = Reconnect(reason=reason, retry_ms=self._streams.retry_ms())
-        return Response(codecs.reconnect(frame), 200, dict(_HEADERS), EVENT_STREAM)
+        frame = Reconnect(reason=reason, retry_ms=self._connections.retry_ms())
+        # As a header: given as media type, Starlette would append a charset that no open stream has.
+        return Response(codecs.reconnect(frame), 200, {"content-type": EVENT_STREAM, **dict(_HEADERS)})
 
 
 def _position_of(request: Request) -> tuple[Position | None, ResetReason | None]:

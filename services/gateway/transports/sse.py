@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.frames import ResetReason
+    from services.gateway.connections import Leave
     from services.gateway.hub import Channel, Codec, Event
     from services.gateway.relay import Start
 
@@ -40,6 +41,7 @@ class SseConnection(asyncio.Protocol):
         "_ended",
         "_expires_at",
         "_gone",
+        "_heartbeat",
         "_input",
         "_outbox_bytes",
         "transport",
@@ -51,12 +53,14 @@ class SseConnection(asyncio.Protocol):
         *,
         gone: Callable[[SseConnection], None],
         expires_at: float,
+        heartbeat: float,
         outbox_bytes: int,
         chunked: bool,
     ) -> None:
         self._channel = channel
         self._gone = gone
         self._expires_at = expires_at
+        self._heartbeat = heartbeat
         self._outbox_bytes = outbox_bytes
         self._chunked = chunked
         self.transport: asyncio.Transport | None = None
@@ -111,9 +115,7 @@ class SseConnection(asyncio.Protocol):
             self._channel.attach(self)
 
     def beat(self, now: float) -> float | None:
-        """Called when due: a heartbeat, or the end of the token's life. Returns the token's deadline; None
-        once ended.
-        """
+        """A heartbeat, or the end of the token's life."""
         if self._ended:
             return None
         if now >= self._expires_at:
@@ -121,11 +123,11 @@ class SseConnection(asyncio.Protocol):
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
             return None
         self._send(codecs.HEARTBEAT)
-        return self._expires_at
+        return min(now + self._heartbeat, self._expires_at)
 
-    def goodbye(self, frame: Reconnect) -> None:
+    def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
-        self.end(frame.reason, codecs.reconnect(frame))
+        self.end(reason, codecs.reconnect(Reconnect(reason=reason, retry_ms=retry_ms)))
 
     def end(self, reason: str, data: bytes = b"") -> None:
         """Write `data`, close the body properly and the connection with it. Ending twice is harmless."""

@@ -1,0 +1,109 @@
+"""All long-lived connections of this gateway: how many, when each is due, and how they say goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from runtime.metrics import counter
+from services.gateway.wheel import Wheel
+
+if TYPE_CHECKING:
+    from services.gateway.settings import GatewaySettings
+
+TICK: Final = 0.25
+BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings, deadlines", [])
+
+Leave = Literal["drain", "rebalance"]
+
+
+class Connection(Protocol):
+    """One client's connection, of any transport."""
+
+    def beat(self, now: float) -> float | None:
+        """It is due: keep it alive, or end it. Returns when it is due again; None once it has ended."""
+
+    def goodbye(self, reason: Leave, retry_ms: int) -> None:
+        """End with a hint when to come back."""
+
+
+class Connections:
+    """Owns the one timing wheel and the goodbyes."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._limit = settings.max_connections
+        self._retry_ms = settings.sse_retry_ms
+        self._open: set[Connection] = set()
+        self._wheel: Wheel[Connection] = Wheel(time.monotonic(), TICK)
+        self._ticking: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to beat; returns the task that the connections rest on."""
+        self._ticking = asyncio.create_task(self._tick(), name="connections-tick")
+        return self._ticking
+
+    async def close(self) -> None:
+        """Stop beating."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would be too many."""
+        return len(self._open) >= self._limit
+
+    def retry_ms(self) -> int:
+        """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
+        return round(self._retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+    def add(self, connection: Connection, due: float) -> None:
+        """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
+        self._open.add(connection)
+        self._wheel.add(connection, due)
+
+    def gone(self, connection: Connection) -> None:
+        """It is over."""
+        self._open.discard(connection)
+
+    async def drain(self, window: float) -> None:
+        """Say goodbye to everybody, in random order, spread evenly over `window` seconds.
+
+        Each is told a pause of its own, so that they do not come back together. Cancelled: the rest is told
+        at once.
+        """
+        leaving = list(self._open)
+        random.shuffle(leaving)
+        began = time.monotonic()
+        try:
+            for index, connection in enumerate(leaving):
+                ahead = began + window * index / len(leaving) - time.monotonic()
+                if ahead > 0.01:
+                    await asyncio.sleep(ahead)
+                connection.goodbye("drain", self.retry_ms())
+        finally:
+            for connection in list(self._open):
+                connection.goodbye("drain", self.retry_ms())
+
+    async def shed(self, count: int, per_second: float) -> None:
+        """Send `count` connections, chosen at random, to other gateways, at most `per_second`."""
+        leaving = random.sample(list(self._open), min(count, len(self._open)))
+        for connection in leaving:
+            connection.goodbye("rebalance", self.retry_ms())
+            await asyncio.sleep(1 / per_second)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            due = self._wheel.advance(now)
+            BEATS.inc(len(due))
+            for connection in due:
+                again = connection.beat(now)
+                if again is not None:
+                    self._wheel.add(connection, again)
