@@ -42,8 +42,9 @@ READY = gauge("ready", "1 while the process may get traffic", [])
 
 
 class Service(msgspec.Struct, Generic[S], frozen=True):
-    """A service's name, its settings and `serve`, entered when the process may work and left when it must
-    stop.
+    """A service's name, its settings and `serve`, entered when it may work and left when it must stop.
+
+    `serve` may raise SettingsError for what only shows when a setting is used.
     """
 
     name: str
@@ -144,6 +145,9 @@ async def _run(service: Service[Any], process: Process[Any]) -> int:
             process.readiness.drain()
             READY.set(0)
             log.info("draining")
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except ListenFailed as error:
         log.error("listen_failed", error=str(error))
         return 1

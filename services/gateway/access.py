@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 READ_ORDERS: Final = "orders:read"
 WRITE_ORDERS: Final = "orders:write"
 STAFF: Final = "staff"
+CHAT: Final = "chat"
 
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -38,6 +39,29 @@ def may_read_orders(identity: Identity) -> bool:
 def may_write_orders(identity: Identity) -> bool:
     """Whether it may place and change orders: its own, and as staff those of others."""
     return WRITE_ORDERS in identity.scopes
+
+
+def require_orders(identity: Identity) -> None:
+    """Raises `Forbidden` unless it may read orders."""
+    if not may_read_orders(identity):
+        raise Forbidden(f"scope {READ_ORDERS} is missing")
+
+
+def require_chat(identity: Identity) -> None:
+    """Raises `Forbidden` unless it may chat."""
+    if CHAT not in identity.scopes:
+        raise Forbidden(f"scope {CHAT} is missing")
+
+
+def require_room(identity: Identity, room_id: str) -> None:
+    """Raises `Forbidden` unless the token is good for this room. Who is a member is the chat service's to say."""
+    require_chat(identity)
+    if identity.rooms is None:
+        return
+    for rule in identity.rooms:
+        if rule == room_id or (rule.endswith("*") and room_id.startswith(rule[:-1])):
+            return
+    raise Forbidden("the token names other rooms")
 
 
 def order_owner(identity: Identity, requested_user: str | None = None) -> str:

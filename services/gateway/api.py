@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_DERIVED: Final = re.compile(r"[0-9a-f]{32}")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMIT: Final = re.compile(r"[1-9][0-9]{0,3}")
 REPLAYED: Final = "idempotency-replayed"
@@ -60,6 +61,9 @@ class OrdersApi:
         given = _key_of(request)
         key = _scoped(identity, given) if given else secrets.token_hex(16)
         # With a key of the caller's the id follows from it, so that a repeated request meets the same order.
+        if body.order_id is not None and _DERIVED.fullmatch(body.order_id):
+            # Ids of this form follow from idempotency keys: nobody may take one before its owner comes.
+            raise Refusal("invalid_request", "An orderId of 32 hexadecimal digits is reserved.")
         order_id = body.order_id or (_id_from(user_id, key) if given else secrets.token_urlsafe(16))
         command = wire.PlaceOrder(user_id=user_id, order_id=order_id, key=key, note=body.note)
         reply = await self._call("place", command, wire.OrderReply)

@@ -17,7 +17,9 @@ from proto.streams import ORDERS
 from runtime.http import Server
 from runtime.log import Log
 from runtime.service import Process, Service
+from runtime.settings import SettingsError
 from services.gateway.api import OrdersApi
+from services.gateway.auth import Misconfigured
 from services.gateway.authenticator import Authenticator
 from services.gateway.connections import Connections
 from services.gateway.edge import EdgeProtocol
@@ -50,7 +52,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     settings = process.settings
     live, calls = await process.bus("live"), await process.bus("calls")
     origins = Origins(settings.origins)
-    authenticator = Authenticator(settings, origins)
+    authenticator = _authenticator(settings, origins)
     reads = Log(calls, ORDERS)
     relay = Relay(live, reads, max_channels=settings.max_channels)
     connections = Connections(settings)
@@ -77,6 +79,13 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await connections.close()
         await relay.close()
         await authenticator.close()
+
+
+def _authenticator(settings: GatewaySettings, origins: Origins) -> Authenticator:
+    try:
+        return Authenticator(settings, origins)
+    except Misconfigured as error:
+        raise SettingsError([f"{error.setting}: {error.reason}"]) from None
 
 
 async def _drain(order_stream: OrderStream, connections: Connections, window: float) -> None:

@@ -76,6 +76,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     scopes: frozenset[str] = frozenset()
     token_id: str | None = None
+    rooms: tuple[str, ...] | None = None
+    """Chat rooms this token is good for, a final `*` standing for any rest; None: no such limit."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +97,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if self.algorithm not in KEY_TYPES:
             raise Misconfigured("CARILLON_AUTH_ALGORITHM", f"must be one of {', '.join(KEY_TYPES)}.")
         if not 0 <= self.leeway <= MAX_LEEWAY_SECONDS:
-            raise Misconfigured("CARILLON_AUTH_LEEWAY", f"must be 0 to {MAX_LEEWAY_SECONDS} seconds.")
+            raise Misconfigured("CARILLON_AUTH_LEEWAY_SECONDS", f"must be 0 to {MAX_LEEWAY_SECONDS} seconds.")
         for setting, value in (("ISSUER", self.issuer), ("AUDIENCE", self.audience)):
             if value == "":
                 raise Misconfigured(f"CARILLON_AUTH_{setting}", "must not be empty when it is set.")
@@ -133,6 +135,7 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
     jti: str = ""
     name: str = ""
     scope: str | list[str] = ""
+    rooms: list[str] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec turns into its ValidationError."""

@@ -25,7 +25,6 @@ from proto.positions import InvalidPosition, Position, parse_position
 from runtime.logs import bind_request_id
 from runtime.metrics import counter
 from services.gateway import access, codecs
-from services.gateway.access import Forbidden
 from services.gateway.edge import edge_of
 from services.gateway.exchange import refused, request_id_of
 from services.gateway.relay import Start
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
     from runtime.log import Log
     from services.gateway.auth import Identity
     from services.gateway.authenticator import Authenticator
+    from services.gateway.connections import Connections
     from services.gateway.hub import Channel
     from services.gateway.origins import Origins
     from services.gateway.relay import Relay
     from services.gateway.settings import GatewaySettings
-    from services.gateway.connections import Connections
 
 log = structlog.get_logger(__name__)
 
@@ -102,8 +101,7 @@ class OrderStream:
 
     async def _follow(self, request: Request, request_id: str) -> Response | None:
         identity = await self._authenticator.identity(request.scope)
-        if not access.may_read_orders(identity):
-            raise Forbidden(f"scope {access.READ_ORDERS} is missing")
+        access.require_orders(identity)
         if self.draining:
             return self._later("drain")
         if self._connections.full:

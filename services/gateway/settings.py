@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from runtime.settings import ProcessSettings, Secret, variable
-from services.gateway.auth import MAX_LEEWAY_SECONDS
+from services.gateway.auth import MAX_LEEWAY_SECONDS, Misconfigured
+from services.gateway.keyset import SharedSecret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,23 +21,23 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     """Besides those of every process:
 
     port                    TCP port for clients; 0 = any free port
-    gateway_id              name of this gateway in logs, metrics and on the demo page; unset = from the
-    process id auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
+    gateway_id              name of this gateway in logs and on the demo page; unset = from the process id
+    auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
     auth_secret             HS256's secret, 32 bytes or more
     auth_jwks               the others' public keys: path or http(s) URL of a JSON Web Key Set
     auth_issuer             `iss` that a token must have; unset = any
     auth_audience           `aud` that a token must have; unset = tokens that name an audience are refused
     auth_leeway_seconds     how far clocks may differ, at most 30
-    origins                 web origins besides our own that may use the API, comma-separated, as in the
-    Origin header heartbeat_seconds       silence on an SSE stream after which a comment is sent
+    origins                 web origins besides our own that may use the API, comma-separated
+    heartbeat_seconds       time between two comments on an SSE stream
     max_message_bytes       largest request body
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
     max_connections         streams at once; one more is told to come back later
     max_channels            channels at once, as above
-    request_seconds         how long a request may take, at most; a write outlives a leader election (15 s)
-    sse_retry_ms            pause before a client reconnects; each gets its own between half and one and a
-    half of it demo_shop               address of the demo's shop: the page asks it for an order and a token;
-    unset = no demo demo_gateways           addresses of the demo's gateways as id=url, comma-separated
+    request_seconds         how long a request may take; a write outlives a leader election (15 s)
+    sse_retry_ms            pause before a client reconnects; each gets its own, 50 to 150 % of this
+    demo_shop               address of the demo's shop, which has orders and tokens; unset = no demo
+    demo_gateways           addresses of the demo's gateways as id=url, comma-separated
     """
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
@@ -64,7 +65,16 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
         if self.auth_algorithm == "HS256":
             if self.auth_secret is None:
                 yield f"{variable('auth_secret')}: required with HS256"
+            else:
+                yield from _unfit(self.auth_secret)
             if self.auth_jwks is not None:
                 yield f"{variable('auth_jwks')}: needs an algorithm with public keys, not HS256"
         elif self.auth_jwks is None:
             yield f"{variable('auth_jwks')}: required with {self.auth_algorithm}"
+
+
+def _unfit(secret: Secret) -> Iterable[str]:
+    try:
+        SharedSecret(secret.reveal())
+    except Misconfigured as error:
+        yield f"{error.setting}: {error.reason}"

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-FORBIDDEN_WORDS = ("orders.log", "orders.owner", "rpc.", "_INBOX", "$JS", "nats", "Traceback", ".py", "uvicorn")
+FORBIDDEN_WORDS = (
+    "orders.log",
+    "orders.owner",
+    "rpc.",
+    "_INBOX",
+    "$JS",
+    "nats",
+    "Traceback",
+    ".py",
+    "uvicorn",
+)
 """What no error may tell a client: subjects, server software, stack traces."""
 
 
