@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from nats.protocol import command
 
 from runtime import headers as wire
-from runtime.client import HardenedClient, Subscription
+from runtime.client import HardenedClient, Subscription, abort
 from runtime.errors import (
     BadSubject,
     ConnectionLost,
@@ -32,7 +32,7 @@ from runtime.errors import (
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nats.aio.client import Server
 
@@ -88,6 +88,13 @@ def _only_one(_: Message) -> bool:
     return True
 
 
+def _subscribable(subject: str) -> bool:
+    # The server answers a malformed subscription with an -ERR that ends the connection, and would do so again
+    # on every new one.
+    tokens = subject.split(".")
+    return _SUBJECT.fullmatch(subject) is not None and all(tokens) and ">" not in tokens[:-1]
+
+
 async def _within(answers: asyncio.Future[list[Message]], seconds: float) -> list[Message]:
     try:
         async with asyncio.timeout(seconds):
@@ -114,6 +121,7 @@ class Bus:
         self._last_token = 0
         self._kicking = False
         self._attempts = 0
+        self._was_connected = False
         self._closing = False
         self._rebuild = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -197,12 +205,12 @@ class Bus:
 
         Raises BadSubject. A `flush` afterwards proves that the server this bus is connected to knows of it.
         """
-        if not _SUBJECT.fullmatch(subject):
+        if not _subscribable(subject):
             raise BadSubject(repr(subject[:80]))
         self._last_sid += 1
         subscription = Subscription(self._last_sid, subject, queue, handler)
         self._subscriptions[subscription.sid] = subscription
-        if self._client is not None and self.connected:
+        if self._client is not None:
             self._client.add(subscription)
             self._kick()
         return subscription
@@ -213,6 +221,19 @@ class Bus:
         if self._client is not None:
             self._client.remove(subscription.sid)
             self._kick()
+
+    async def retire(self, subscriptions: Iterable[Subscription], timeout: float) -> None:  # noqa: ASYNC109
+        """Unsubscribe, and return when the handlers have got what the server had sent them by then, or after
+        `timeout` seconds.
+        """
+        leaving = list(subscriptions)
+        if self._client is not None and self.connected:
+            for subscription in leaving:
+                self._client.silence(subscription.sid)
+            with contextlib.suppress(NotConnected, DeadlineExceeded):
+                await self.flush(timeout)
+        for subscription in leaving:
+            self.unsubscribe(subscription)
 
     async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the deadline is part of the promise
         """Everything sent before has reached the server. Raises NotConnected, DeadlineExceeded."""
@@ -321,11 +342,13 @@ class Bus:
             client = self._client = HardenedClient(self)
             try:
                 await client.connect(**self._options())
-            except (NatsError, OSError, TimeoutError, ValueError) as error:
+            except Exception as error:  # whatever it is (a seed that is no seed): the next attempt may succeed
+                self._attempts += 1
                 ERRORS.labels(self._role, "connect").inc()
                 log.warning("bus_connect_failed", role=self._role, error=type(error).__name__)
             else:
                 await self._serve_client(client)
+            abort(client)
             await asyncio.sleep(self._pause())
 
     async def _serve_client(self, client: HardenedClient) -> None:
@@ -387,8 +410,9 @@ class Bus:
             log.warning("bus_disconnected", role=self._role)
 
     async def _reconnected(self) -> None:
-        if self._attempts:
+        if self._was_connected:
             RECONNECTS.labels(self._role).inc()
+        self._was_connected = True
         self._attempts = 0
         CONNECTED.labels(self._role).set(1)
         self._up.set()
@@ -427,3 +451,4 @@ class Bus:
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             async with asyncio.timeout(1):
                 await client.close()
+        await client.end()

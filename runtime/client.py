@@ -6,20 +6,26 @@ What is changed, and why:
 - a PONG that arrives after its flush gave up no longer kills the reader (nats.py 2.16: the stock client stays
   "connected" and deaf for up to six minutes), and a reader that ends for any other reason means reconnect;
 - what was queued for a broken connection is dropped, not replayed after its senders were told that it failed;
-- a connection that broke is aborted, so that a frozen server cannot hold up the reconnect.
+- a connection that broke is aborted, so that a frozen server cannot hold up the reconnect, and so is one that
+  was only half made: nats-py drops it unclosed, a descriptor for every attempt;
+- a PING stands behind everything queued before it, or a flush would prove nothing;
+- an exception that nats-py does not expect while it reconnects closes the client, instead of leaving it neither
+  connected nor closed for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nats.aio.client import Client
 from nats.errors import UnexpectedEOF
 from nats.protocol import command
+from nats.protocol.parser import PING
 
 if TYPE_CHECKING:
-    import asyncio
+    from nats.aio.client import Srv
 
 Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
 """(subject, reply, payload, header block). Runs inside the reader: it must not block and its errors are
@@ -92,14 +98,29 @@ class HardenedClient(Client):
             queue.put_nowait(_WAKE)
 
     def add(self, subscription: Subscription) -> None:
-        """Subscribe now and after each reconnect."""
+        """Subscribe now, if connected, and after each reconnect."""
         self._subs[subscription.sid] = subscription
-        self.send(subscription.command())
+        if self.is_connected:
+            self.send(subscription.command())
 
     def remove(self, sid: int) -> None:
         """Unsubscribe."""
-        if self._subs.pop(sid, None) is not None:
+        if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(command.unsub_cmd(sid, 0))
+
+    def silence(self, sid: int) -> None:
+        """Ask the server for no more; what it sent before still reaches the handler, until `remove`."""
+        self.send(command.unsub_cmd(sid, 0))
+
+    async def end(self) -> None:
+        """Drop the connection and every task, whatever `close` left of them."""
+        abort(self)
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task]
+        running = [task for task in tasks if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=1)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -121,6 +142,11 @@ class HardenedClient(Client):
         self._pongs_received += 1
         self._pings_outstanding = 0
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future if future is not None else asyncio.get_running_loop().create_future())
+        self.send(PING)
+        self.kick()
+
     async def _read_loop(self) -> None:
         await super()._read_loop()
         if not (self.is_closed or self.is_reconnecting):
@@ -130,7 +156,16 @@ class HardenedClient(Client):
         self._pending.clear()
         self._pending_data_size = 0
         abort(self)
-        await super()._attempt_reconnect()
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:  # an nkey's seed that is just being replaced, for example
+            self._err = error
+            self._reconnection_task = None  # this task: closing would cancel it
+            await self._close(Client.CLOSED)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        abort(self)
+        await super()._connect_to_server(s)
 
 
 class _Wake:

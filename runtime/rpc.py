@@ -52,6 +52,8 @@ CONNECT_SECONDS: Final = 2.0
 """How long a call waits for a connection that is being made again: longer than a fail-over, shorter than
 patience.
 """
+RETIRE_SECONDS: Final = 2.0
+"""How long a leaving replica waits for NATS to confirm that it sends no more."""
 DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
 VERSION: Final = "0.1.0"
@@ -127,9 +129,10 @@ class RpcServer:
                 self._subscriptions.append(self._bus.subscribe(subject, self._control(answer)))
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Take no new request; wait up to `timeout` seconds for those being served, then cancel them."""
-        for subscription in self._subscriptions:
-            self._bus.unsubscribe(subscription)
+        """Take no new request, serve those that NATS had sent here already; wait up to `timeout` seconds for
+        them, then cancel them.
+        """
+        await self._bus.retire(self._subscriptions, min(timeout, RETIRE_SECONDS))
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
             for task in late:
@@ -138,6 +141,8 @@ class RpcServer:
 
     def _receiver(self, method: Method[Any, Any]) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
         def received(_subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
+            if not reply:
+                return  # nobody waits for an answer, so nobody can be told what became of it
             if len(self._tasks) >= self._concurrency:
                 REFUSED.labels(self._service).inc()
                 self._refuse(reply.decode(), Overloaded())

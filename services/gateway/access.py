@@ -54,7 +54,7 @@ def require_chat(identity: Identity) -> None:
 
 
 def require_room(identity: Identity, room_id: str) -> None:
-    """Raises `Forbidden` unless the token is good for this room. Who is a member is the chat service's to say."""
+    """Raises `Forbidden` unless the token is good for this room. Members are the chat service's affair."""
     require_chat(identity)
     if identity.rooms is None:
         return

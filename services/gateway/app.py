@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -108,6 +109,9 @@ def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:
     )
     app = Starlette(routes=routes, middleware=[cors], exception_handlers={HTTPException: _router_refused})
     app.router.redirect_slashes = False
+    for route in [route for route in routes if isinstance(route, Route)]:
+        # Starlette's `$` also matches before a last line end, and `/api/orders%0A` is not `/api/orders`.
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     return app
 
 

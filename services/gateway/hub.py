@@ -80,6 +80,7 @@ class Channel:
     """One channel of this gateway. `subject` is where it is stored, `name` what clients call it."""
 
     __slots__ = (
+        "_doubted",
         "_held",
         "_listeners",
         "_newest",
@@ -103,6 +104,7 @@ class Channel:
         for event in events:
             self._remember(event)
         self._held: list[Event] = []
+        self._doubted = False
         self._newest = 0  # the last sequence seen behind a hole, held or dropped
         self._ready: list[Event] = []
         self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
@@ -146,7 +148,7 @@ class Channel:
         """A live message. When accepted it waits for the next `fan_out`."""
         if event.seq <= self.tail:
             return Offer.STALE
-        if event.previous != self.tail:
+        if self._doubted or event.previous != self.tail:
             self._newest = max(self._newest, event.seq)
             # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
             if len(self._held) < MAX_HELD:
@@ -157,6 +159,7 @@ class Channel:
 
     def fill(self, events: Iterable[Event]) -> bool:
         """Events read from the log, consecutive on this channel. True when no hole is left."""
+        self._doubted = False
         for event in events:
             if event.seq > self.tail:
                 self._accept(event)
@@ -164,6 +167,14 @@ class Channel:
         for event in held:
             self.offer(event)
         return self.tail >= self._newest
+
+    def remembers(self, event: Event) -> bool:
+        """Whether this very event was accepted, and not long ago."""
+        return any(known.seq == event.seq and known.body == event.body for known in self._ring)
+
+    def doubt(self) -> None:
+        """Hold back whatever comes until `fill` or `restart`: sequences may be those of another stream."""
+        self._doubted = True
 
     def since(self, seq: int) -> list[Event] | None:
         """The events after `seq`, if `seq` is the tail or still remembered; None if only the log can tell."""
@@ -225,6 +236,7 @@ class Channel:
         self._ring.clear()
         if last is not None:
             self._remember(last)
+        self._doubted = False
         self._held, self._newest, self._ready = [], 0, []
         state = self.last
         self._each(lambda listener: listener.restart(reason, state))

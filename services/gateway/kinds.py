@@ -21,7 +21,7 @@ _ENDED: Final = frozenset({OrderStatus.DELIVERED, OrderStatus.CANCELLED})
 
 
 class Kind(NamedTuple):
-    """One kind of channel. `read` raises msgspec.MsgspecError, ValueError or RecursionError for bad payloads."""
+    """One kind of channel. `read` raises MsgspecError, ValueError or RecursionError for bad payloads."""
 
     name: str
     spec: StreamSpec

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from proto.positions import Position
     from runtime.bus import Bus
     from runtime.client import Subscription
-    from runtime.log import Log
+    from runtime.log import Log, StreamState
     from services.gateway.hub import Author
     from services.gateway.kinds import Kind
 
@@ -42,11 +42,15 @@ log = structlog.get_logger(__name__)
 
 SETTLE: Final = 0.5
 SWEEP_SECONDS: Final = 30.0
+EPOCH_SECONDS: Final = 5.0
+"""Between looks at the stream's incarnation. Advisories tell sooner, but nobody repeats one that was lost."""
 UNCLAIMED_SECONDS: Final = 1.0
 TICK: Final = 0.25
 REPAIRS_AT_ONCE: Final = 32
 ANCHOR_TRIES: Final = 5
 ANCHOR_PAUSE: Final = 0.05
+ADVISORIES: Final = ("CREATED", "DELETED", "RESTORE_COMPLETE", "LEADER_ELECTED")
+"""After one of these the stream may be another one, or messages may be stored that were never republished."""
 
 CHANNELS = gauge("gateway_channels", "Channels with local listeners", [])
 LIVE = counter("gateway_live_messages", "Live messages by what became of them", ["outcome"])
@@ -86,6 +90,7 @@ class Relay:
         self._opening: dict[str, asyncio.Task[Channel | None]] = {}
         self._epoch = ""
         self._epoch_checked = False
+        self._epoch_due = 0.0
         self._ready: dict[Channel, None] = {}
         self._dirty: dict[Channel, None] = {}
         self._young: dict[Channel, float] = {}
@@ -98,10 +103,9 @@ class Relay:
     def start(self) -> list[asyncio.Task[None]]:
         """Begin to audit and repair; returns the tasks that this relay rests on."""
         self._live.on_connected(self._suspect_everything)
-        self._live.subscribe(
-            f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{self._kind.spec.name}",
-            lambda *_: self._suspect_everything(),
-        )
+        for advisory in ADVISORIES:
+            subject = f"$JS.EVENT.ADVISORY.STREAM.{advisory}.{self._kind.spec.name}"
+            self._live.subscribe(subject, lambda *_: self._suspect_everything())
         self._tasks = [
             asyncio.create_task(self._audits(), name="relay-audits"),
             asyncio.create_task(self._repairs(), name="relay-repairs"),
@@ -220,15 +224,17 @@ class Relay:
         if not self._epoch_checked:
             await self._check_epoch()
 
-    async def _check_epoch(self) -> None:
+    async def _check_epoch(self) -> StreamState:
         state = await self._log.state()
         changed = self._epoch not in ("", state.epoch)
         self._epoch = state.epoch
         self._epoch_checked = True
+        self._epoch_due = time.monotonic() + EPOCH_SECONDS
         if changed:
             log.warning("epoch_changed", stream=self._kind.spec.name, channels=len(self._channels))
             self._dirty.update(dict.fromkeys(self._channels.values()))
             self._wake.set()
+        return state
 
     def _event(self, stored: Stored, name: str) -> Event:
         return self._decode(self._epoch, name, stored.seq, stored.previous, stored.payload)
@@ -260,7 +266,7 @@ class Relay:
             read = await self._log.from_seq(channel.subject, seq) if seq else []
             if read and read[0].seq == seq:
                 return await self._continue(channel, [], read)
-            reason = await self._why_unknown(channel.subject, seq)
+            reason = await self._why_unknown(channel, seq)
             if reason is not None:
                 return _reset(channel, reason)
             await asyncio.sleep(ANCHOR_PAUSE)  # the leader has it, this replica not yet
@@ -282,12 +288,14 @@ class Relay:
                     return Start(None, missed + rest)
             read = await self._log.from_seq(channel.subject, at)
 
-    async def _why_unknown(self, subject: str, seq: int) -> ResetReason | None:
+    async def _why_unknown(self, channel: Channel, seq: int) -> ResetReason | None:
         """Why no message `seq` is on this channel; None if there is one after all."""
+        state = await self._check_epoch()
+        if state.epoch != channel.epoch:
+            return ResetReason.EPOCH
         there = await self._log.at(seq) if seq else None
         if there is not None:
-            return None if there.subject == subject else ResetReason.UNKNOWN
-        state = await self._log.state()
+            return None if there.subject == channel.subject else ResetReason.UNKNOWN
         return ResetReason.FUTURE if seq > state.last_seq else ResetReason.TRIMMED
 
     # -- live -----------------------------------------------------------------------
@@ -307,9 +315,12 @@ class Relay:
                 self._deliver(channel)
             elif outcome is Offer.HELD:
                 self._repair(channel)
-            else:
+            elif not channel.remembers(event):
+                # A number that was passed, with other content: most likely the stream was created anew, and
+                # what follows might fit by chance.
                 self._epoch_checked = False
-                self._young.setdefault(channel, 0.0)
+                channel.doubt()
+                self._repair(channel)
 
         return received
 
@@ -361,7 +372,7 @@ class Relay:
             return
         read = await self._log.from_seq(channel.subject, channel.tail)
         if channel.tail and (not read or read[0].seq > channel.tail):
-            reason = await self._why_unknown(channel.subject, channel.tail)
+            reason = await self._why_unknown(channel, channel.tail)
             if reason is not None:
                 await self._restart(channel, reason)
                 return
@@ -376,6 +387,8 @@ class Relay:
         event = self._event(last, channel.name) if last is not None else None
         if self._kind.may_be_empty or (event is not None and event.body is not None):
             channel.restart(reason, self._epoch, event)
+            # What was held back is forgotten, and some of it may have come after `last` was read.
+            self._young[channel] = time.monotonic() + SETTLE
             return
         for listener in channel.everybody():
             listener.finish()
@@ -395,6 +408,8 @@ class Relay:
                 if self._audit_all.is_set():
                     self._audit_all.clear()
                     await self._audit(list(self._channels.values()))
+                if self._channels and time.monotonic() >= self._epoch_due:
+                    await self._check_epoch()
                 await self._audit(self._grown_up())
                 sweep = sweep or list(self._channels.values())
                 share = max(1, round(len(self._channels) * TICK / SWEEP_SECONDS))

@@ -39,7 +39,8 @@ class OrdersStream:
 
     async def versions(self, order_id: str, user: str = "alice") -> list[tuple[int, dict[str, Any]]]:
         """Sequence and order after every change, oldest first."""
-        found, seq = [], 1
+        found: list[tuple[int, dict[str, Any]]] = []
+        seq = 1
         while True:
             try:
                 stored = await self._jetstream.get_msg(

@@ -548,9 +548,9 @@ def test_each_code_has_its_sentence() -> None:
     [
         ({"algorithm": "none"}, "CARILLON_AUTH_ALGORITHM"),
         ({"algorithm": "HS512"}, "CARILLON_AUTH_ALGORITHM"),
-        ({"algorithm": "HS256", "leeway": 30.5}, "CARILLON_AUTH_LEEWAY"),
-        ({"algorithm": "HS256", "leeway": -1}, "CARILLON_AUTH_LEEWAY"),
-        ({"algorithm": "HS256", "leeway": float("nan")}, "CARILLON_AUTH_LEEWAY"),
+        ({"algorithm": "HS256", "leeway": 30.5}, "CARILLON_AUTH_LEEWAY_SECONDS"),
+        ({"algorithm": "HS256", "leeway": -1}, "CARILLON_AUTH_LEEWAY_SECONDS"),
+        ({"algorithm": "HS256", "leeway": float("nan")}, "CARILLON_AUTH_LEEWAY_SECONDS"),
         ({"algorithm": "HS256", "issuer": ""}, "CARILLON_AUTH_ISSUER"),
         ({"algorithm": "HS256", "audience": ""}, "CARILLON_AUTH_AUDIENCE"),
     ],
