@@ -1,0 +1,1 @@
+"""How Carillon is run: the demo here, images and charts beside it."""

@@ -1,0 +1,1 @@
+"""`python -m deploy.demo`: everything on this machine, from nothing to live events."""
