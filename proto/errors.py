@@ -37,13 +37,17 @@ _ROWS: Final = (
     ErrorCode("token_invalid", 401, Retry.TOKEN, "The token is not valid."),
     ErrorCode("token_expired", 401, Retry.TOKEN, "The token has expired."),
     ErrorCode("forbidden", 403, Retry.NEVER, "The token does not allow this."),
+    ErrorCode("not_member", 403, Retry.NEVER, "This room is for its members."),
     ErrorCode("not_found", 404, Retry.NEVER, "Not found."),
     ErrorCode("method_not_allowed", 405, Retry.NEVER, "Method not allowed."),
     ErrorCode("illegal_transition", 409, Retry.NEVER, "The order cannot change to that status."),
     ErrorCode("order_exists", 409, Retry.NEVER, "An order with this id exists."),
     ErrorCode("conflict", 409, Retry.BACKOFF, "Too many writers at once, try again."),
+    ErrorCode("position_unknown", 410, Retry.NEVER, "This position is unknown, start again without one."),
     ErrorCode("body_too_large", 413, Retry.NEVER, "The body is too large."),
     ErrorCode("idempotency_mismatch", 422, Retry.NEVER, "This idempotency key was used for another request."),
+    ErrorCode("too_many_channels", 429, Retry.NEVER, "Too many channels on one connection."),
+    ErrorCode("rate_limited", 429, Retry.BACKOFF, "Too many messages, try again shortly."),
     ErrorCode("internal", 500, Retry.BACKOFF, "Something went wrong on our side."),
     ErrorCode("overloaded", 503, Retry.BACKOFF, "Too busy, try again shortly."),
     ErrorCode("unavailable", 503, Retry.BACKOFF, "Temporarily unavailable, try again shortly."),
@@ -73,11 +77,14 @@ class CloseCode(msgspec.Struct, frozen=True):
 _CLOSES: Final = (
     CloseCode(4000, "bad_request", "Bad request"),
     CloseCode(4001, "unauthorized", "Unauthorized"),
+    CloseCode(4002, "token_expired", "Token expired"),
     CloseCode(4003, "forbidden", "Forbidden"),
     CloseCode(4100, "overloaded", "Overloaded"),
     CloseCode(4101, "unavailable", "Unavailable"),
+    CloseCode(4102, "rate_limited", "Too many messages"),
     CloseCode(4200, "drain", "Server is restarting"),
     CloseCode(4201, "slow_consumer", "Reading too slowly, resume"),
+    CloseCode(4202, "rebalance", "Moving to another server"),
 )
 
 CLOSE_CODES: Final = {row.name: row for row in _CLOSES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,22 +15,29 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
 
-from proto.streams import ORDERS
+from proto.streams import CHAT, ORDERS
 from runtime.http import Server
 from runtime.log import Log
 from runtime.service import Process, Service
 from runtime.settings import SettingsError
+from services.gateway.admission import Admission, AdmissionLimits
 from services.gateway.api import OrdersApi
 from services.gateway.auth import Misconfigured
 from services.gateway.authenticator import Authenticator
+from services.gateway.channels import Channels
 from services.gateway.connections import Connections
-from services.gateway.edge import EdgeProtocol
+from services.gateway.desk import Desk
+from services.gateway.edge import edge_with
 from services.gateway.exchange import http_error
+from services.gateway.handshake import Handshake
+from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
 from services.gateway.relay import Relay
+from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
+from services.gateway.transports.websocket import Keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,8 +63,30 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     origins = Origins(settings.origins)
     authenticator = _authenticator(settings, origins)
     reads = Log(calls, ORDERS)
-    relay = Relay(live, reads, max_channels=settings.max_channels)
+    admission = Admission(_admission_limits(settings), time.monotonic())
+    relays: dict[str, Relay] = {}
+    desk = Desk(
+        Channels(relays, reads),
+        calls,
+        authenticator,
+        admission,
+        gateway=process.instance,
+        timeout=settings.request_seconds,
+    )
     connections = Connections(settings)
+    handshake = Handshake(
+        desk,
+        origins,
+        admission,
+        connections,
+        _keep(settings),
+        limits=Limits(settings.messages_per_second, 2 * settings.messages_per_second),
+        echo=settings.echo,
+    )
+    most = settings.max_channels
+    relay = Relay(live, reads, kind=ORDER, max_channels=most, author=handshake.author)
+    rooms = Relay(live, Log(calls, CHAT), kind=ROOM, max_channels=most, author=handshake.author)
+    relays.update({ORDER.name: relay, ROOM.name: rooms})
     order_stream = OrderStream(relay, reads, authenticator, origins, connections, settings)
     api = OrdersApi(calls, authenticator, settings)
     app = _app(
@@ -68,17 +98,18 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         origins,
     )
     await authenticator.start()
-    for task in (*relay.start(), connections.start()):
+    for task in (*relay.start(), *rooms.start(), connections.start()):
         process.rests_on(task)
-    server = await Server.start(app, settings.host, settings.port, http=EdgeProtocol)
+    server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake.upgrade))
     log.info("serving", port=server.port, gateway=process.instance)
     try:
         yield
     finally:
-        await _drain(order_stream, connections, settings.drain_seconds)
+        await _drain(order_stream, handshake, connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
         await connections.close()
         await relay.close()
+        await rooms.close()
         await authenticator.close()
 
 
@@ -89,10 +120,32 @@ def _authenticator(settings: GatewaySettings, origins: Origins) -> Authenticator
         raise SettingsError([f"{error.setting}: {error.reason}"]) from None
 
 
-async def _drain(order_stream: OrderStream, connections: Connections, window: float) -> None:
+def _keep(settings: GatewaySettings) -> Keep:
+    return Keep(
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
+        auth_timeout=settings.auth_seconds,
+        max_message_bytes=settings.max_message_bytes,
+        outbox_bytes=settings.outbox_bytes,
+    )
+
+
+def _admission_limits(settings: GatewaySettings) -> AdmissionLimits:
+    return AdmissionLimits(
+        rate=settings.handshakes_per_second,
+        burst=2 * settings.handshakes_per_second,
+        connections=settings.max_connections,
+        per_user=settings.connections_per_user,
+        per_address=settings.connections_per_address,
+    )
+
+
+async def _drain(
+    order_stream: OrderStream, handshake: Handshake, connections: Connections, window: float
+) -> None:
     if len(connections) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
-    order_stream.draining = True
+    order_stream.draining = handshake.draining = True
     log.info("goodbyes", streams=len(connections), seconds=window)
     await connections.drain(window)
 

@@ -63,10 +63,17 @@ class Authenticator:
         try:
             self._check_origin(scope)
             token = token_from(scope["headers"], scope["query_string"])
-            return await identify(token, self._keys, self._policy, time.time())
         except (Unauthorized, Forbidden) as refusal:
-            REJECTED.labels(refusal.code).inc()
-            log.info("rejected", code=refusal.code, detail=refusal.detail)
+            _rejected(refusal)
+            raise
+        return await self.prove(token)
+
+    async def prove(self, token: str) -> Identity:
+        """Whose token this is. Raises Unauthorized, KeysUnavailable."""
+        try:
+            return await identify(token, self._keys, self._policy, time.time())
+        except Unauthorized as refusal:
+            _rejected(refusal)
             raise
 
     def _check_origin(self, scope: Mapping[str, Any]) -> None:
@@ -77,3 +84,8 @@ class Authenticator:
             return
         if not self._origins.allows(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")):
             raise Forbidden("foreign origin")
+
+
+def _rejected(refusal: Unauthorized | Forbidden) -> None:
+    REJECTED.labels(refusal.code).inc()
+    log.info("rejected", code=refusal.code, detail=refusal.detail)

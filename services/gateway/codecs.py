@@ -84,7 +84,7 @@ def token_expired(error: ErrorBody) -> bytes:
 
 
 def _told(event: Event, name: str, retry_ms: int | None = None) -> bytes:
-    if event.body is None:
+    if not isinstance(event.body, StatusUpdate):
         return b""
     return block(_data(event.body), event=name, position=_position(event), retry_ms=retry_ms) + complete(
         event

@@ -7,16 +7,20 @@ is passed as uvicorn's `http` option, its supported extension point.
 
 from __future__ import annotations
 
+import urllib.parse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
+import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from proto.errors import CATALOGUE
 from proto.frames import ErrorBody
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 EXTENSION: Final = "carillon.edge"
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -44,6 +48,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     head_bytes = 0
     """Received since the last head or piece of a body was complete."""
+    upgrades: Upgrades | None = None
+    """What answers requests to upgrade; set by `edge_with`."""
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
@@ -61,6 +67,43 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: Edge(self, self.cycle)}
 
+    @property
+    def address(self) -> str:
+        """Where the client is, as the socket says."""
+        return self.client[0] if self.client else ""
+
+    def handle_websocket_upgrade(self) -> None:
+        """A whole request to upgrade has arrived."""
+        url = httptools.parse_url(self.url)
+        if self.upgrades is None:
+            row = CATALOGUE["not_found"]
+            self.refuse(404, msgspec.json.encode(ErrorBody(row.code, row.message)))
+            return
+        path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
+        self.upgrades(self, Upgrade(path, url.query or b"", self.headers))
+
+    def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer with an error and close."""
+        fixed = ["content-type: application/json", "cache-control: no-store"]
+        lines = [STATUS_LINE[status].decode().strip(), *fixed]
+        lines += [f"{name}: {value}" for name, value in headers]
+        lines += [f"content-length: {len(body)}", "connection: close"]
+        self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
+        self.transport.close()
+
+    def hand_over(self, connection: Connection) -> None:
+        """Give the transport to `connection`; what it writes is the answer."""
+        transport = self.transport
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self.connections.add(cast("Any", connection))
+        transport.set_protocol(cast("asyncio.Protocol", connection))
+        connection.connection_made(transport)
+        self._forget()
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
     def on_body(self, body: bytes) -> None:
         """Part of a body, whose length the endpoints limit."""
         self.head_bytes = 0
@@ -68,13 +111,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets an error of the same form as everything else."""
-        body = msgspec.json.encode(ErrorBody("invalid_request", msg))
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
+        self.refuse(400, msgspec.json.encode(ErrorBody("invalid_request", msg)))
 
     def take_over(self, connection: Connection, cycle: RequestResponseCycle) -> bool:
         """See Edge."""
@@ -84,22 +121,39 @@ class EdgeProtocol(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing():
             return False
-        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         cycle.scope["extensions"] = {}  # refers to the cycle
         self.pipeline.clear()
-        self.connections.discard(self)
-        self.connections.add(cast("Any", connection))
-        transport.set_protocol(cast("asyncio.Protocol", connection))
-        connection.connection_made(transport)
-        self._forget()
+        self.hand_over(connection)
         return True
 
     def _forget(self) -> None:
         # Parser, scope and request refer to each other and to us; without this an idle stream would keep them
         # until the garbage collector came by.
+        self.head_bytes = 0
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
+
+
+class Upgrade(NamedTuple):
+    """A request to upgrade: its path (decoded), query and headers."""
+
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+Upgrades = Callable[[EdgeProtocol, Upgrade], None]
+
+
+def edge_with(upgrades: Upgrades) -> type[EdgeProtocol]:
+    """The protocol class that answers upgrades by `upgrades`."""
+
+    class UpgradingEdge(EdgeProtocol):
+        """An EdgeProtocol that upgrades."""
+
+    UpgradingEdge.upgrades = staticmethod(upgrades)
+    return UpgradingEdge
 
 
 class Edge(NamedTuple):

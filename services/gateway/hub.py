@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from proto.chat import ChatMessage
     from proto.frames import ResetReason, StatusUpdate
 
-    Body = StatusUpdate
+    Body = StatusUpdate | ChatMessage
 
 RING: Final = 64
 """Messages kept per channel for clients that come back: more than an order ever has."""

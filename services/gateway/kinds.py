@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from proto import subjects
+from proto.chat import ChatMessage
 from proto.frames import StatusUpdate
 from proto.orders import OrderStatus
-from proto.streams import ORDERS, StreamSpec
+from proto.streams import CHAT, ORDERS, StreamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from services.gateway.hub import Body
 
 ORDER_KIND: Final = "order"
+ROOM_KIND: Final = "room"
 _ENDED: Final = frozenset({OrderStatus.DELIVERED, OrderStatus.CANCELLED})
 
 
@@ -52,3 +54,17 @@ def _order_channel(subject: str) -> str:
 
 
 ORDER: Final = Kind(ORDER_KIND, ORDERS, _read_order, _order_channel, may_be_empty=False)
+
+
+_chat_message: Final = msgspec.json.Decoder(ChatMessage)
+
+
+def _read_message(payload: bytes) -> tuple[Body, bool]:
+    return _chat_message.decode(payload), False
+
+
+def _room_channel(subject: str) -> str:
+    return f"{ROOM_KIND}:{subjects.parse_room_log(subject)}"
+
+
+ROOM: Final = Kind(ROOM_KIND, CHAT, _read_message, _room_channel, may_be_empty=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Limit = Annotated[float, Meta(ge=0)]
 
 
 class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
@@ -30,7 +31,15 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_leeway_seconds     how far clocks may differ, at most 30
     origins                 web origins besides our own that may use the API, comma-separated
     heartbeat_seconds       time between two comments on an SSE stream
-    max_message_bytes       largest request body
+    ping_interval           seconds between two pings on a WebSocket
+    ping_timeout            seconds a client has to answer one, by anything
+    auth_seconds            how long a WebSocket may stay without a token
+    echo                    1 mounts a WebSocket /echo that returns what it gets, without a token
+    messages_per_second     frames one WebSocket may send in the long run, twice as many at once
+    handshakes_per_second   WebSocket handshakes in the long run, twice as many at once; 0 = no limit
+    connections_per_user    WebSockets of one user at once; 0 = no limit
+    connections_per_address WebSockets of one address at once; 0 = no limit (behind a proxy all share one)
+    max_message_bytes       largest request body and largest WebSocket message
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
     max_connections         streams at once; one more is told to come back later
     max_channels            channels at once, as above
@@ -50,6 +59,14 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
     origins: tuple[str, ...] = ()
     heartbeat_seconds: Seconds = 15.0
+    ping_interval: Seconds = 25.0
+    ping_timeout: Seconds = 10.0
+    auth_seconds: Seconds = 10.0
+    echo: bool = False
+    messages_per_second: Seconds = 50.0
+    handshakes_per_second: Limit = 1000.0
+    connections_per_user: Annotated[int, Meta(ge=0)] = 100
+    connections_per_address: Annotated[int, Meta(ge=0)] = 0
     max_message_bytes: Count = 65536
     outbox_bytes: Count = 262144
     max_connections: Count = 100_000

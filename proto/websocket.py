@@ -1,0 +1,200 @@
+"""Frames of the WebSocket at `/ws`: one tagged union each way, the tag is `type`. Field names are camelCase.
+
+A frame with an `id` is answered by an `ack` or an `error` with the same `id`; without one only errors are
+told.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from proto.frames import ResetReason
+from proto.orders import OrderStatus
+
+PROTOCOL_VERSION: Final = 1
+
+FrameId = Annotated[str, Meta(min_length=1, max_length=64)]
+ChannelName = Annotated[str, Meta(min_length=1, max_length=160, description="room:<id> or order:<id>")]
+RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
+PositionText = Annotated[str, Meta(max_length=64)]
+ClientId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$", description="the client's own message id")]
+MAX_TEXT_FRAME: Final = 65_536
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
+    id: FrameId | None = None
+
+
+class Authenticate(_Asked, frozen=True, kw_only=True, tag="authenticate", rename="camel"):
+    """The first frame of a client that brought no token in the request."""
+
+    token: str
+
+
+class Subscribe(_Asked, frozen=True, kw_only=True, tag="subscribe", rename="camel"):
+    """Follow a channel; with `since` what was missed after that position comes first."""
+
+    channel: ChannelName
+    since: PositionText | None = None
+
+
+class Unsubscribe(_Asked, frozen=True, kw_only=True, tag="unsubscribe", rename="camel"):
+    """Nothing of this channel after the ack."""
+
+    channel: ChannelName
+
+
+class JoinRoom(_Asked, frozen=True, kw_only=True, tag="join_room", rename="camel"):
+    """Join a chat room and follow it."""
+
+    room_id: RoomId
+    since: PositionText | None = None
+
+
+class LeaveRoom(_Asked, frozen=True, kw_only=True, tag="leave_room", rename="camel"):
+    """Leave a chat room."""
+
+    room_id: RoomId
+
+
+class SendChatMessage(_Asked, frozen=True, kw_only=True, tag="chat_message", rename="camel"):
+    """Say something in a room that was joined; without `room_id` in the only one. `client_id` makes a repeat
+    harmless.
+    """
+
+    text: str
+    room_id: RoomId | None = None
+    client_id: ClientId | None = None
+
+
+class FetchHistory(_Asked, frozen=True, kw_only=True, tag="history", rename="camel"):
+    """Up to `limit` messages before a position (without one: the newest), oldest first."""
+
+    room_id: RoomId
+    before: PositionText | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 50
+
+
+class Ping(_Asked, frozen=True, kw_only=True, tag="ping", rename="camel"):
+    """For clients that cannot send the protocol's own ping."""
+
+
+ClientFrame = (
+    Authenticate | Subscribe | Unsubscribe | JoinRoom | LeaveRoom | SendChatMessage | FetchHistory | Ping
+)
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel", omit_defaults=True):
+    pass
+
+
+class Connected(_Told, frozen=True, kw_only=True, tag="connected", rename="camel", omit_defaults=True):
+    """The first frame once the token was accepted."""
+
+    session_id: str
+    gateway: str
+    user_id: str
+    protocol: int
+
+
+class ChatMessageFrame(
+    _Told, frozen=True, kw_only=True, tag="chat_message", rename="camel", omit_defaults=True
+):
+    """Somebody said something."""
+
+    room_id: str
+    id: str
+    user_id: str
+    text: str
+    at: dt.datetime
+    position: str
+    name: str = ""
+
+
+class StatusUpdateFrame(
+    _Told, frozen=True, kw_only=True, tag="status_update", rename="camel", omit_defaults=True
+):
+    """An order changed."""
+
+    channel: str
+    position: str
+    status: OrderStatus
+    updated_at: dt.datetime
+
+
+class SnapshotFrame(_Told, frozen=True, kw_only=True, tag="snapshot", rename="camel", omit_defaults=True):
+    """An order as it is, on subscribe without a position or when one could not be honoured."""
+
+    channel: str
+    position: str
+    status: OrderStatus
+    updated_at: dt.datetime
+
+
+class CompleteFrame(_Told, frozen=True, kw_only=True, tag="complete", rename="camel", omit_defaults=True):
+    """The channel has ended; nothing can follow."""
+
+    channel: str
+
+
+class ResetFrame(_Told, frozen=True, kw_only=True, tag="reset", rename="camel", omit_defaults=True):
+    """Continuity of a followed channel broke on our side: go on from `position`, load what is missing."""
+
+    channel: str
+    reason: ResetReason
+    position: str = ""
+
+
+class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defaults=True):
+    """It is done. Which fields are set depends on what was asked; see docs/protocol.md."""
+
+    id: str
+    success: Literal[True]
+    channel: str | None = None
+    recovered: bool | None = None
+    reason: ResetReason | None = None
+    position: str | None = None
+    message_id: str | None = None
+    at: dt.datetime | None = None
+    duplicate: bool = False
+    messages: tuple[ChatMessageFrame, ...] | None = None
+    more: bool | None = None
+
+
+class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):
+    """It is not done; `code` is one of proto.errors.CATALOGUE."""
+
+    code: str
+    message: str
+    id: str | None = None
+
+
+class Goodbye(_Told, frozen=True, kw_only=True, tag="goodbye", rename="camel", omit_defaults=True):
+    """The connection ends; come back after `reconnect_ms`, to any gateway, with your positions."""
+
+    reason: Literal["drain", "rebalance", "token_expired", "max_age"]
+    reconnect_ms: int
+
+
+class Pong(_Told, frozen=True, kw_only=True, tag="pong", rename="camel", omit_defaults=True):
+    """Answers a ping frame."""
+
+    id: str | None = None
+
+
+ServerFrame = (
+    Connected
+    | ChatMessageFrame
+    | StatusUpdateFrame
+    | SnapshotFrame
+    | CompleteFrame
+    | ResetFrame
+    | Ack
+    | ErrorFrame
+    | Goodbye
+    | Pong
+)

@@ -1,0 +1,229 @@
+"""Does what a session decided takes a while: authenticate, follow a channel, send, read back. One work at a
+time per client, so that its messages keep their order; a refusal is an error frame, never the end of the
+connection."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from proto import chat
+from proto.errors import CLOSE_CODES, Refusal
+from proto.frames import ResetReason
+from proto.positions import InvalidPosition, Position, parse_position
+from proto.websocket import (
+    PROTOCOL_VERSION,
+    Ack,
+    Authenticate,
+    Connected,
+    FetchHistory,
+    JoinRoom,
+    LeaveRoom,
+    SendChatMessage,
+    Subscribe,
+    Unsubscribe,
+)
+from runtime import rpc
+from runtime.metrics import counter
+from services.gateway import access
+from services.gateway.auth import Unauthorized
+from services.gateway.relay import Start
+from services.gateway.session import error
+from services.gateway.wire import chat_frame
+
+if TYPE_CHECKING:
+    from proto.errors import CloseCode
+    from proto.websocket import ServerFrame
+    from runtime.bus import Bus
+    from services.gateway.admission import Admission
+    from services.gateway.auth import Identity
+    from services.gateway.authenticator import Authenticator
+    from services.gateway.channels import Channels
+    from services.gateway.hub import Channel
+    from services.gateway.session import Session, Work
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+log = structlog.get_logger(__name__)
+
+WORKS = counter("gateway_works", "What clients asked for, by kind and answer", ["kind", "code"])
+
+
+class Client(Protocol):
+    """A connection, as the desk sees it."""
+
+    session: Session
+
+    def send(self, frame: ServerFrame) -> None:
+        """One frame, if it is still open."""
+
+    def follow(self, channel: Channel, start: Start) -> None:
+        """Send `start`, then whatever is live."""
+
+    def unfollow(self, name: str) -> None:
+        """Nothing more of this channel."""
+
+    def identified(self, identity: Identity, expires_at: float) -> None:
+        """The token was good until `expires_at` (monotonic seconds)."""
+
+    def close(self, code: CloseCode) -> None:
+        """Say why, and end."""
+
+
+class Desk:
+    """Performs works. `gateway` is this gateway's name, shown to clients."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        calls: Bus,
+        authenticator: Authenticator,
+        admission: Admission,
+        *,
+        gateway: str,
+        timeout: float,
+    ) -> None:
+        self._channels = channels
+        self._admission = admission
+        self._calls = calls
+        self._authenticator = authenticator
+        self._gateway = gateway
+        self._timeout = timeout
+
+    async def perform(self, client: Client, work: Work) -> None:
+        """Do it and answer; a Refusal becomes an error frame. Cancelled: nothing more is sent."""
+        frame = work.frame
+        code = "ok"
+        try:
+            match frame:
+                case Authenticate():
+                    await self._authenticate(client, frame)
+                case Subscribe():
+                    await self._subscribe(client, work.channel, frame)
+                case JoinRoom():
+                    await self._subscribe(client, work.channel, frame)
+                case Unsubscribe() | LeaveRoom():
+                    client.unfollow(work.channel)
+                    self._ack(client, frame.id, channel=work.channel)
+                case SendChatMessage():
+                    await self._send(client, work.channel, frame)
+                case FetchHistory():
+                    await self._history(client, frame)
+        except Refusal as refusal:
+            code = refusal.code
+            client.send(error(refusal, frame.id))
+        except Exception:
+            code = "internal"
+            log.exception("work_failed", kind=type(frame).__name__)
+            client.send(error(Refusal("internal"), frame.id))
+        WORKS.labels(type(frame).__name__, code).inc()
+
+    def release(self, channel: Channel) -> None:
+        """A client left this channel."""
+        self._channels.release(channel)
+
+    # -- works -----------------------------------------------------------------------
+
+    async def _authenticate(self, client: Client, frame: Authenticate) -> None:
+        try:
+            identity = await self._authenticator.prove(frame.token)
+        except Unauthorized as refusal:
+            client.send(error(refusal, frame.id))
+            client.close(CLOSE_CODES["unauthorized"])
+            return
+        known = client.session.identity
+        if known is not None and known.user != identity.user:
+            raise Refusal("forbidden", "A connection belongs to one user.")
+        refused = self._admission.admit_user(identity.user) if known is None else None
+        if refused is not None:
+            client.close(CLOSE_CODES["overloaded"])
+            return
+        client.identified(identity, time.monotonic() + identity.expires_at - time.time())
+        if known is None:
+            client.send(self._hello(client.session.id, identity))
+        self._ack(client, frame.id)
+
+    def _hello(self, session_id: str, identity: Identity) -> Connected:
+        return Connected(
+            session_id=session_id, gateway=self._gateway, user_id=identity.user, protocol=PROTOCOL_VERSION
+        )
+
+    async def _subscribe(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
+        identity = _identity(client)
+        position, broken = _position(frame.since)
+        if name.startswith("room:"):
+            await self._call("join", chat.JoinChat(room_id=name[5:], user_id=identity.user), chat.RoomJoined)
+        place = await self._channels.find(identity, name)
+        channel = None if place is None else await place.relay.open(place.subject)
+        if place is None or channel is None:
+            raise access.order_not_found()
+        with place.relay.pinned(channel):
+            start = await place.relay.start_for(channel, position)
+            if broken is not None:
+                start = Start(channel.last, [], broken)
+            # No await from here on: nothing may happen on the channel between `start` and following it.
+            client.unfollow(name)
+            self._ack(
+                client,
+                frame.id,
+                channel=name,
+                recovered=None if frame.since is None else start.reset is None,
+                reason=start.reset,
+                position=str(Position(channel.epoch, channel.tail)),
+            )
+            client.follow(channel, start)
+
+    async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
+        identity = _identity(client)
+        command = chat.SendMessage(
+            room_id=name[5:],
+            user_id=identity.user,
+            name=identity.name,
+            text=frame.text,
+            client_id=frame.client_id or secrets.token_urlsafe(16),
+            origin=client.session.id,
+        )
+        sent = await self._call("send", command, chat.MessageSent)
+        self._ack(
+            client,
+            frame.id,
+            channel=name,
+            message_id=sent.id,
+            position=sent.position,
+            at=sent.at,
+            duplicate=sent.duplicate,
+        )
+
+    async def _history(self, client: Client, frame: FetchHistory) -> None:
+        command = chat.FetchMessages(
+            room_id=frame.room_id, user_id=_identity(client).user, before=frame.before, limit=frame.limit
+        )
+        page = await self._call("history", command, chat.HistoryPage)
+        messages = tuple(chat_frame(message, message.position) for message in page.messages)
+        self._ack(client, frame.id, channel=f"room:{frame.room_id}", messages=messages, more=page.more)
+
+    async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
+        return await rpc.call(self._calls, "chat", method, command, reply, timeout=self._timeout)
+
+    def _ack(self, client: Client, frame_id: str | None, **fields: Any) -> None:
+        if frame_id is not None:
+            client.send(Ack(id=frame_id, success=True, **fields))
+
+
+def _identity(client: Client) -> Identity:
+    identity = client.session.identity
+    assert identity is not None  # the session lets nobody else ask
+    return identity
+
+
+def _position(since: str | None) -> tuple[Position | None, ResetReason | None]:
+    if since is None:
+        return None, None
+    try:
+        return parse_position(since), None
+    except InvalidPosition:
+        return None, ResetReason.MALFORMED

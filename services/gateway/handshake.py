@@ -1,0 +1,183 @@
+"""The WebSocket opening handshake (RFC 6455 section 4.2): answered with 101 and handed to a connection, or
+refused.
+
+The request is checked by the `websockets` library's server protocol. What can be decided without waiting is
+decided here: origin, admission, path. The token is the session's first work, so that a bad one ends in a
+close code, which is all that a browser can see.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from proto.errors import CLOSE_CODES, Refusal
+from proto.frames import ErrorBody
+from proto.websocket import Authenticate
+from runtime.metrics import counter
+from services.gateway.auth import Unauthorized
+from services.gateway.credentials import token_from
+from services.gateway.session import Limits, Session, Work
+from services.gateway.transports.client_socket import ClientSocket
+from services.gateway.transports.echo import EchoSocket
+from services.gateway.wire import FORMATS, JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from websockets.typing import Subprotocol
+
+    from services.gateway.admission import Admission
+    from services.gateway.connections import Connections
+    from services.gateway.desk import Desk
+    from services.gateway.edge import EdgeProtocol, Upgrade
+    from services.gateway.hub import Listener
+    from services.gateway.origins import Origins
+    from services.gateway.transports.websocket import Keep, WebSocket
+
+CLIENT_PATH: Final = "/ws"
+ECHO_PATH: Final = "/echo"
+
+_RETRY: Final = (("retry-after", "1"),)
+_TOLD: Final = frozenset({"Upgrade", "Allow", "Sec-WebSocket-Version"})
+
+REFUSED = counter("gateway_admission_refused", "Handshakes refused, by limit", ["limit"])
+HANDSHAKES = counter("gateway_handshakes", "WebSocket handshakes by answer", ["code"])
+
+_silent = logging.getLogger("carillon.handshake")
+_silent.disabled = True
+
+
+class Handshake:
+    """Answers upgrades. `echo` mounts /echo."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        origins: Origins,
+        admission: Admission,
+        connections: Connections,
+        keep: Keep,
+        *,
+        limits: Limits,
+        echo: bool,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._desk = desk
+        self._origins = origins
+        self._admission = admission
+        self._connections = connections
+        self._keep = keep
+        self._limits = limits
+        self._echo = echo
+        self._now = now
+        self._sessions: dict[str, ClientSocket] = {}
+        self.draining = False
+
+    def author(self, session_id: str, channel: str) -> Listener | None:
+        """The listener of a session of this gateway on a channel: hub.Author."""
+        socket = self._sessions.get(session_id)
+        return socket.follower(channel) if socket is not None else None
+
+    def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
+        """Answer one request, whose head was received whole."""
+        refused = self._refused(edge, request)
+        if refused is not None:
+            HANDSHAKES.labels(refused.code).inc()
+            edge.refuse(refused.row.status, _body(refused), _RETRY if refused.row.status == 503 else ())
+            return
+        protocol = ServerProtocol(subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent)
+        answer = protocol.accept(Request(request.path, _headers(request)))
+        if answer.status_code != 101:
+            HANDSHAKES.labels("bad_handshake").inc()
+            self._admission.leave_address(edge.address)
+            told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
+            refusal = Refusal("invalid_request", "Not a WebSocket handshake.")
+            edge.refuse(answer.status_code, _body(refusal), told)
+            return
+        HANDSHAKES.labels("ok").inc()
+        self._open(edge, request, protocol.subprotocol, answer.serialize())
+
+    def _refused(self, edge: EdgeProtocol, request: Upgrade) -> Refusal | None:
+        if request.path != CLIENT_PATH and not (self._echo and request.path == ECHO_PATH):
+            return Refusal("not_found")
+        if self.draining:
+            return Refusal("unavailable")
+        if not self._origin_allowed(request):
+            return Refusal("forbidden", "This origin is not allowed.")
+        limit = self._admission.admit_address(edge.address, self._now())
+        if limit is not None:
+            REFUSED.labels(limit).inc()
+            return Refusal("overloaded")
+        return None
+
+    def _origin_allowed(self, request: Upgrade) -> bool:
+        # A browser opens sockets from any page and sends the cookie along, so an origin must be our own or
+        # listed.
+        headers = dict(request.headers)
+        origin = headers.get(b"origin")
+        host = headers.get(b"host", b"").decode("latin-1")
+        return origin is None or self._origins.allows(origin.decode("latin-1"), host)
+
+    def _open(
+        self, edge: EdgeProtocol, request: Upgrade, subprotocol: Subprotocol | None, answer: bytes
+    ) -> None:
+        awaited, address, transport = edge.connections, edge.address, edge.transport
+        socket: WebSocket
+
+        def gone(socket: WebSocket) -> None:
+            awaited.discard(cast("Any", socket))
+            self._connections.gone(socket)
+            self._admission.leave_address(address)
+            if isinstance(socket, ClientSocket):
+                self._sessions.pop(socket.session.id, None)
+                if socket.session.identity is not None:
+                    self._admission.leave_user(socket.session.identity.user)
+
+        now = self._now()
+        if request.path == ECHO_PATH:
+            socket = EchoSocket(self._keep, gone, self._now)
+        else:
+            session = Session(secrets.token_urlsafe(12), self._limits, now)
+            wire_format = FORMATS.get(subprotocol, JSON) if subprotocol else JSON
+            socket = ClientSocket(session, self._desk, wire_format, self._keep, gone=gone, now=self._now)
+            self._sessions[session.id] = socket
+        transport.write(answer)
+        edge.hand_over(socket)
+        first = self._keep.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the pings
+        self._connections.add(socket, now + min(first, self._keep.auth_timeout))
+        if isinstance(socket, ClientSocket):
+            _present_token(socket, request)
+
+
+def _present_token(socket: ClientSocket, request: Upgrade) -> None:
+    try:
+        token = token_from(request.headers, request.query)
+    except Unauthorized as refusal:
+        if refusal.code != "token_missing":
+            socket.close(CLOSE_CODES["unauthorized"])
+        return
+    socket.perform(Work(Authenticate(token=token)))
+
+
+def _body(refusal: Refusal) -> bytes:
+    return msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
+
+
+def _headers(request: Upgrade) -> Headers:
+    headers = Headers()
+    for name, value in request.headers:
+        headers[name.decode("latin-1")] = value.decode("latin-1")
+    return headers
+
+
+def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return next((name for name in offered if name in FORMATS), None)

@@ -1,0 +1,258 @@
+"""WebSocket (RFC 6455): messages in, frames out, on a transport of our own.
+
+Parsing rests on the `websockets` library's sans-I/O protocol: masking, fragmentation, control frames, close
+codes. It is made when bytes arrive and dropped when nothing is half-received, so an idle connection keeps
+none. What is sent needs no state: a frame is a header and bytes that may be shared by everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from websockets.frames import CloseCode as Rfc6455
+from websockets.frames import Opcode
+from websockets.protocol import Protocol as Parser
+from websockets.protocol import Side, State
+
+from proto.errors import CLOSE_CODES
+from runtime.metrics import counter, gauge
+from services.gateway import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from websockets.frames import Frame
+
+    from proto.errors import CloseCode
+    from services.gateway.connections import Leave
+
+MAX_FRAGMENTS: Final = 128
+MAX_CONTROLS: Final = 32
+"""Control frames without a message between them: one more is a flood."""
+MESSAGE_SECONDS: Final = 10.0
+"""How long a message may be half-received."""
+
+IDLE, ASKED, ANSWERED = range(3)
+
+OPEN = gauge("gateway_websockets", "Open WebSocket connections", [])
+CLOSED = counter("gateway_websocket_closed", "WebSocket connections that ended, by reason", ["reason"])
+RECEIVED = counter("gateway_websocket_messages", "Messages received", [])
+
+_silent = logging.getLogger("carillon.websocket")
+_silent.disabled = True  # what a client sent is no business of the log
+
+
+class Keep(NamedTuple):
+    """What all connections share, so that each holds one reference. Times in seconds."""
+
+    ping_interval: float
+    ping_timeout: float
+    auth_timeout: float
+    max_message_bytes: int
+    outbox_bytes: int
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection from the upgrade to its end. A subclass says what a message means.
+
+    `gone` is called once, with it, when it is over; `now` gives monotonic seconds.
+    """
+
+    __slots__ = (
+        "_controls",
+        "_ended",
+        "_fragments",
+        "_gone",
+        "_half_since",
+        "_keep",
+        "_now",
+        "_parser",
+        "_ping",
+        "transport",
+    )
+
+    def __init__(self, keep: Keep, gone: Callable[[WebSocket], None], now: Callable[[], float]) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._keep = keep
+        self._gone = gone
+        self._now = now
+        self._ended = ""
+        self._parser: Parser | None = None
+        self._half_since = 0.0
+        self._fragments: list[bytes] | None = None
+        self._controls = 0
+        self._ping = IDLE
+
+    def message(self, text: bool, data: bytes) -> None:
+        """A whole message; text is valid UTF-8."""
+        raise NotImplementedError
+
+    def released(self) -> None:
+        """The connection is gone: let go of what it held."""
+
+    # -- out ----------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Nothing can be sent any more."""
+        return bool(self._ended)
+
+    def write(self, data: bytes) -> None:
+        """Frames, if it is still open."""
+        if not self._ended:
+            self._out.write(data)
+
+    def close(self, code: CloseCode) -> None:
+        """Say why, and end."""
+        self.end(code.name, code.code, code.message)
+
+    def end(self, reason: str, code: int, message: str) -> None:
+        """Send a close frame and close the connection behind it. Ending twice is harmless."""
+        if self._ended:
+            return
+        self._ended = reason
+        self._out.write(wire.close_frame(code, message))
+        self._out.close()
+
+    def cut(self, reason: str) -> None:
+        """End without a word: the peer does not read."""
+        if not self._ended:
+            self._ended = reason
+            self._out.abort()
+
+    # -- connections.Connection -----------------------------------------------------------
+
+    def beat(self, now: float) -> float | None:
+        """Ping, or give up on a peer that did not answer the last one."""
+        if self._ended:
+            return None
+        if self._parser is not None and now - self._half_since > MESSAGE_SECONDS:
+            self.end("half_message", Rfc6455.POLICY_VIOLATION, "Message took too long")
+            return None
+        if self._ping == ASKED:
+            self.cut("no_pong")
+            return None
+        if self._ping == ANSWERED:
+            self._ping = IDLE
+            return now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
+        self._ping = ASKED
+        self._out.write(wire.PING_FRAME)
+        return now + self._keep.ping_timeout
+
+    def goodbye(self, reason: Leave, retry_ms: int) -> None:  # noqa: ARG002 - a subclass tells
+        """End with a close code that says what to do."""
+        self.close(CLOSE_CODES[reason])
+
+    # -- asyncio.Protocol -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The edge handed over; the answer to the upgrade was written."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=self._keep.outbox_bytes)
+        OPEN.inc()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client."""
+        if self._ping == ASKED:
+            self._ping = ANSWERED  # by whatever it sent: it is alive
+        if self._ended:
+            return
+        parser = self._parser
+        if parser is None:
+            limit = self._keep.max_message_bytes
+            parser = Parser(Side.SERVER, state=State.OPEN, max_size=limit, logger=_silent)
+        parser.receive_data(data)
+        for frame in parser.events_received():
+            if not self._ended:
+                self._received(cast("Frame", frame))  # after the handshake there is nothing else
+        if not self._ended:
+            self._reply(parser)
+
+    def pause_writing(self) -> None:
+        """The outbox is full: cut, so that the client resumes instead of everybody waiting."""
+        self.cut("slow_consumer")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone, for whatever reason."""
+        self._ended = self._ended or ("error" if exc else "client")
+        self.released()
+        OPEN.dec()
+        CLOSED.labels(self._ended).inc()
+        self._gone(self)
+
+    def shutdown(self) -> None:
+        """uvicorn stops."""
+        self.close(CLOSE_CODES["drain"])
+
+    # -- inside -----------------------------------------------------------------------------
+
+    @property
+    def _out(self) -> asyncio.Transport:
+        assert self.transport is not None  # set by the edge before anything else happens
+        return self.transport
+
+    def _reply(self, parser: Parser) -> None:
+        """Pongs and closes that the protocol demands; then keep the parser only in the middle of
+        something.
+        """
+        data = b"".join(parser.data_to_send())
+        if data:
+            self._out.write(data)
+        if self._ended:  # that write was one too many
+            return
+        if parser.state is not State.OPEN:
+            self._ended = _reason(parser)
+            self._out.close()
+            return
+        half = parser.reader.buffer or parser.current_size is not None
+        if half and self._parser is None:
+            self._half_since = self._now()
+        self._parser = parser if half else None
+
+    def _received(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._controls = 0
+            self._assemble(frame)
+        elif frame.opcode is not Opcode.CLOSE:
+            self._controls += 1
+            if self._controls > MAX_CONTROLS:
+                self.close(CLOSE_CODES["rate_limited"])
+
+    def _assemble(self, frame: Frame) -> None:
+        data = bytes(frame.data)
+        if frame.opcode is not Opcode.CONT:
+            if frame.fin:
+                self._whole(frame.opcode is Opcode.TEXT, data)
+                return
+            self._fragments = [b"text" if frame.opcode is Opcode.TEXT else b""]
+        fragments = self._fragments
+        assert fragments is not None  # the parser refuses a continuation of nothing
+        fragments.append(data)
+        if len(fragments) > MAX_FRAGMENTS:
+            self.end("too_many_fragments", Rfc6455.POLICY_VIOLATION, "Too many fragments")
+        elif frame.fin:
+            self._fragments = None
+            self._whole(bool(fragments[0]), b"".join(fragments[1:]))
+
+    def _whole(self, text: bool, data: bytes) -> None:
+        RECEIVED.inc()
+        if text and not _is_utf8(data):
+            self.end("invalid_utf8", Rfc6455.INVALID_DATA, "Invalid UTF-8")
+            return
+        self.message(text, data)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _reason(parser: Parser) -> str:
+    if parser.close_rcvd is not None or parser.close_sent is None:
+        return "client"
+    return f"protocol_{int(parser.close_sent.code)}"

@@ -1,0 +1,127 @@
+"""WebSocket frames as bytes, in JSON or MessagePack. Pure; what is sent to many is encoded once and
+shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from websockets.frames import Close, Frame, Opcode
+from websockets.typing import Subprotocol
+
+from proto.chat import ChatMessage
+from proto.errors import Refusal
+from proto.frames import StatusUpdate
+from proto.positions import Position
+from proto.websocket import (
+    ChatMessageFrame,
+    ClientFrame,
+    CompleteFrame,
+    ResetFrame,
+    ServerFrame,
+    SnapshotFrame,
+    StatusUpdateFrame,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.frames import ResetReason
+    from services.gateway.hub import Event
+
+SUBPROTOCOL_JSON: Final = Subprotocol("carillon.v1.json")
+SUBPROTOCOL_MSGPACK: Final = Subprotocol("carillon.v1.msgpack")
+PING_FRAME: Final = Frame(Opcode.PING, b"").serialize(mask=False)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame (RFC 6455 section 5.5.1)."""
+    return Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+
+
+def message_frame(text: bool, data: bytes) -> bytes:
+    """A whole message as one frame."""
+    return Frame(Opcode.TEXT if text else Opcode.BINARY, data).serialize(mask=False)
+
+
+def chat_frame(message: ChatMessage, position: str) -> ChatMessageFrame:
+    """A stored message as clients see it."""
+    return ChatMessageFrame(
+        room_id=message.room_id,
+        id=message.id,
+        user_id=message.user_id,
+        name=message.name,
+        text=message.text,
+        at=message.at,
+        position=position,
+    )
+
+
+class WireFormat:
+    """How one kind of client wants its frames. There are two instances for the whole process, so that `event`
+    is the same function for all of them and its bytes are shared."""
+
+    def __init__(
+        self, opcode: Opcode, encode: Callable[[Any], bytes], decode: Callable[[bytes], ClientFrame]
+    ):
+        self.text = opcode is Opcode.TEXT
+        self._opcode = opcode
+        self._encode = encode
+        self._decode = decode
+        self.event: Final = self._event  # one bound method, so that it is one key in a channel's groups
+
+    def frame(self, frame: ServerFrame) -> bytes:
+        """A frame for one client."""
+        return Frame(self._opcode, self._encode(frame)).serialize(mask=False)
+
+    def decode(self, data: bytes) -> ClientFrame:
+        """One message of a client. Raises Refusal "invalid_json" for what is no JSON or MessagePack at all,
+        "invalid_request" for a frame that does not exist or does not fit."""
+        try:
+            return self._decode(data)
+        except msgspec.ValidationError as error:
+            raise Refusal("invalid_request", f"{error}.") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            raise Refusal("invalid_json", "Invalid JSON") from None
+
+    def snapshot(self, event: Event) -> bytes:
+        """A channel as it is, with its end if it has ended."""
+        body = event.body
+        if not isinstance(body, StatusUpdate):
+            return b""
+        position = str(Position(event.epoch, event.seq))
+        told = SnapshotFrame(
+            channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
+        )
+        return self.frame(told) + self._complete(event)
+
+    def reset(self, channel: str, reason: ResetReason, last: Event | None) -> bytes:
+        """Continuity broke; the state to go on from follows."""
+        position = str(Position(last.epoch, last.seq)) if last is not None else ""
+        told = self.frame(ResetFrame(channel=channel, reason=reason, position=position))
+        return told + (self.snapshot(last) if last is not None else b"")
+
+    def _event(self, event: Event) -> bytes:
+        body = event.body
+        position = str(Position(event.epoch, event.seq))
+        if isinstance(body, ChatMessage):
+            return self.frame(chat_frame(body, position))
+        if isinstance(body, StatusUpdate):
+            told = StatusUpdateFrame(
+                channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
+            )
+            return self.frame(told) + self._complete(event)
+        return b""
+
+    def _complete(self, event: Event) -> bytes:
+        return self.frame(CompleteFrame(channel=event.channel)) if event.final else b""
+
+
+JSON: Final = WireFormat(Opcode.TEXT, msgspec.json.Encoder().encode, msgspec.json.Decoder(ClientFrame).decode)
+MSGPACK: Final = WireFormat(
+    Opcode.BINARY, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(ClientFrame).decode
+)
+
+FORMATS: Final = {SUBPROTOCOL_JSON: JSON, SUBPROTOCOL_MSGPACK: MSGPACK}
+"""By subprotocol, as a client may ask for it; JSON without."""
