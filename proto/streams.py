@@ -44,4 +44,17 @@ ORDERS: Final = StreamSpec(
     max_message_bytes=64 * 1024,
 )
 
-STREAMS: Final = (ORDERS,)
+CHAT: Final = StreamSpec(
+    name="CHAT",
+    description="Every message of every chat room, and the rooms' policies",
+    subjects=("chat.log.*", "chat.policy.*"),
+    republish_from="chat.log.>",
+    republish_to="live.chat.>",
+    max_bytes=8 * GIB,
+    # A message has at most 11 KiB; a policy of 1,000 members with long names is what needs the room.
+    max_message_bytes=320 * 1024,
+    # A client may have been offline with a message it does not know the fate of.
+    duplicate_window_seconds=600,
+)
+
+STREAMS: Final = (ORDERS, CHAT)

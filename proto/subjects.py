@@ -99,6 +99,25 @@ def parse_order_log(subject: str) -> OrderAddress:
             raise InvalidSubject(f"not an order's subject: {subject!r}")
 
 
+def room_log(room_id: str) -> str:
+    """The subject that holds a chat room's messages. Raises InvalidId."""
+    return f"chat.log.{encode(room_id)}"
+
+
+def room_policy(room_id: str) -> str:
+    """The subject that says who may be in a chat room, and how often they may speak. Raises InvalidId."""
+    return f"chat.policy.{encode(room_id)}"
+
+
+def parse_room_log(subject: str) -> str:
+    """The room's id: the inverse of `room_log`. Raises InvalidSubject."""
+    match subject.split("."):
+        case ["chat", "log", room]:
+            return decode(room)
+        case _:
+            raise InvalidSubject(f"not a room's subject: {subject!r}")
+
+
 def rpc(service: str, method: str) -> str:
     """The subject of one request type of a service; its queue group is the service's name."""
     return f"rpc.{service}.{method}"

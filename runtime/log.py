@@ -20,6 +20,7 @@ from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
 from runtime.errors import (
+    ConnectionLost,
     DeadlineExceeded,
     NoResponders,
     Overloaded,
@@ -30,7 +31,7 @@ from runtime.errors import (
 from runtime.metrics import counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from proto.streams import StreamSpec
     from runtime.bus import Bus, Message
@@ -47,10 +48,13 @@ there.
 """
 MAX_READS_QUEUED: Final = 4096
 BATCH: Final = 256
+LAG_PAUSES: Final = (0.05, 0.1, 0.2, 0.4)
+"""Pauses between reads while a replica has not seen what the leader has."""
 MAX_SUBJECTS: Final = 500
 """Subjects in one `multi_last`; the server refuses more than 1,024 matches."""
 
 _WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+_TOO_LARGE: Final = 10054
 _FULL: Final = frozenset({10023, 10028, 10047, 10077, 10167})
 
 APPENDS = histogram("log_append_seconds", "Time until an append was acknowledged", ["stream", "outcome"])
@@ -61,7 +65,9 @@ READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded
 
 
 class Stored(NamedTuple):
-    """One stored message. `previous` is the sequence before it on the same subject, 0 if none is kept."""
+    """One stored message. `previous` is the sequence that came before it in the same read, 0 for the first: only
+    a live message names its predecessor on the subject.
+    """
 
     subject: str
     seq: int
@@ -141,20 +147,23 @@ class Log:
         *,
         message_id: str,
         expected: int | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: float = APPEND_SECONDS,  # noqa: ASYNC109
     ) -> Appended:
         """Store `payload` and return once JetStream acknowledged it: replicated, and fsynced where that is
         configured.
 
         `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window).
-        `expected` is the subject's last sequence, 0 for none. Raises WrongSequence, StorageFull (nothing was
-        stored), Overloaded (nothing was sent), DeadlineExceeded (stored once or not at all: repeat with the
+        `expected` is the subject's last sequence, 0 for none. `headers` are stored and republished with it:
+        names of ours (`Carillon-`), never chosen by a client. Raises WrongSequence, StorageFull (nothing was
+        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded (stored once or not at all: repeat with the
         same id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
         outcome = "failed"
+        block = {**_ours(headers), **_headers(message_id, expected)}
         try:
-            appended = await self._append(subject, payload, _headers(message_id, expected), began + timeout)
+            appended = await self._append(subject, payload, block, began + timeout)
             outcome = "duplicate" if appended.duplicate else "stored"
             return appended
         finally:
@@ -164,11 +173,15 @@ class Log:
         self, subject: str, payload: bytes, headers: dict[str, str], deadline: float
     ) -> Appended:
         pause = 0.05
+        unsure = False  # whether an earlier attempt may have been stored
         while True:
             left = deadline - time.perf_counter()
             try:
                 appended = await self._append_once(subject, payload, headers, min(left, ATTEMPT_SECONDS))
-            except (_Failed, Unavailable, DeadlineExceeded):
+            except (_Failed, Unavailable, DeadlineExceeded, Overloaded) as error:
+                if isinstance(error, Overloaded) and not unsure:
+                    raise
+                unsure = unsure or isinstance(error, (ConnectionLost, DeadlineExceeded))
                 if deadline - time.perf_counter() <= pause:
                     raise DeadlineExceeded from None
             else:
@@ -187,11 +200,24 @@ class Log:
         if ack.error is None:
             return Appended(ack.seq, ack.duplicate)
         if ack.error.err_code in _WRONG_SEQUENCE:
-            raise WrongSequence
+            return await self._stored_before(subject, headers)
+        if ack.error.err_code == _TOO_LARGE:
+            raise Overloaded("The message is larger than the stream takes.")
         if ack.error.err_code in _FULL:
             raise StorageFull
         log.warning("append_refused", stream=self._spec.name, error=ack.error.description)
         raise _Failed
+
+    async def _stored_before(self, subject: str, headers: dict[str, str]) -> Appended:
+        # A single server compares sequences before it knows duplicates (replicas do it the other way round),
+        # so what is in the way may be this very message, whose acknowledgement was lost.
+        expected = int(headers[names.EXPECTED_LAST_SUBJECT_SEQUENCE])
+        found = await self._raw({"seq": expected + 1, "next_by_subj": subject})
+        if found is None:
+            raise WrongSequence
+        if wire.value(base64.b64decode(found.hdrs), names.MSG_ID.encode()) != headers[names.MSG_ID].encode():
+            raise WrongSequence
+        return Appended(found.seq, duplicate=True)
 
     def _nudge(self, subject: str, seq: int) -> None:
         # A duplicate is not republished, and the first copy may have been stored by a leader that died before
@@ -227,6 +253,47 @@ class Log:
         query = {"seq": max(seq, 1), "next_by_subj": subject, "batch": limit, "max_bytes": 4 * 1024 * 1024}
         return await self._direct("batch", self._api, msgspec.json.encode(query)) or []
 
+    async def before(self, subject: str, seq: int, limit: int) -> list[Stored]:
+        """The newest `limit` messages of `subject` below `seq`, in order; fewer only when there are no more.
+
+        Nothing is missing in between, also when a replica lags. The log reads forward only, so this reads
+        windows that end at `seq`: a near one, one from the subject's beginning, then ones in between. Each
+        reads at most a batch; their number grows with the logarithm of the stream. Raises Unavailable,
+        DeadlineExceeded, Overloaded.
+        """
+        near = width = min(4 * limit, BATCH - 1)  # so many messages at most: read at once
+        top, bottom = seq, 1
+        found: list[Stored] = []  # all from `top` on
+        floor: list[Stored] = []  # further down, without a gap; what lies between is not known yet
+        while len(found) < limit and top > 1:
+            if top <= bottom:
+                found, floor, top, bottom = floor + found, [], floor[0].seq, 1
+                continue
+            low = max(bottom, top - width)
+            page, complete = await self._window(subject, low, top)
+            if complete:
+                found, top = page + found, low
+                width = width * 4 if floor else top
+            else:
+                floor, bottom = page, page[-1].seq + 1
+                width = near if low == 1 else max((top - bottom) // 2, near)
+        return found[-limit:]
+
+    async def _window(self, subject: str, low: int, top: int) -> tuple[list[Stored], bool]:
+        """The messages from `low` on, below `top`; False when the batch ended before `top` (there is one)."""
+        for pause in LAG_PAUSES:
+            page = await self.from_seq(subject, low, BATCH)
+            if page and page[-1].seq >= top:
+                return [message for message in page if message.seq < top], True
+            if len(page) < BATCH:  # the end of the subject, many bytes, or a replica that lags
+                last = await self.last_from_leader(subject)
+                if last is None or last.seq <= (page[-1].seq if page else low - 1):
+                    return page, True
+            if page:
+                return page, False
+            await asyncio.sleep(pause)
+        raise Unavailable
+
     async def last_of_each(self, filters: Sequence[str]) -> list[Stored] | None:
         """The last message of every subject that matches, in order of sequence; None when there are more than
         1,024.
@@ -243,12 +310,16 @@ class Log:
         return StreamState(epoch_of(info.created), info.state.last_seq)
 
     async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
+        found = await self._raw(query)
+        return None if found is None else _decoded(found)
+
+    async def _raw(self, query: dict[str, str | int]) -> _RawMessage | None:
         subject = f"$JS.API.STREAM.MSG.GET.{self._spec.name}"
         with READS.labels(self._spec.name, "leader").time():
             message = await self._bus.request(subject, msgspec.json.encode(query), timeout=READ_SECONDS)
         reply = msgspec.json.decode(message.payload, type=_RawReply)
         if reply.message is not None:
-            return _decoded(reply.message)
+            return reply.message
         if reply.error is not None and reply.error.err_code == 10037:  # no message found
             return None
         raise Unavailable
@@ -269,6 +340,14 @@ class Log:
             self._queued -= 1
             READS_QUEUED.labels(self._spec.name).set(self._queued)
         return _stored(answers, too_many=too_many)
+
+
+def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    # NATS acts on many headers of its own: a stray Nats-Rollup would empty a channel.
+    foreign = [name for name in headers or () if not name.startswith("Carillon-")]
+    if foreign:
+        raise wire.BadHeader(foreign[0])
+    return headers or {}
 
 
 def _headers(message_id: str, expected: int | None) -> dict[str, str]:

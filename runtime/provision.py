@@ -2,7 +2,7 @@
 
 Idempotent and safe to run by several at once. It is the only process that needs stream-admin rights. What
 cannot be changed on an existing stream (its storage) is an error, never a silent re-creation. Exit codes: 0
-done, 1 refused, 2 settings, 3 no NATS.
+done, 1 refused, 2 settings, 3 NATS (in a cluster: enough of it) was not there in time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from proto.streams import STREAMS, StreamSpec
 from runtime import logs
 from runtime.bus import Bus
-from runtime.errors import Unavailable
+from runtime.errors import DeadlineExceeded, Unavailable
 from runtime.settings import ProcessSettings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 API_SECONDS = 10.0
 NO_STREAM = 10059
 NAME_IN_USE = 10058
+FORMING = frozenset({10005, 10008, 10009})
+"""What a cluster says whose servers are still coming up: not enough peers, not available, no leader."""
 
 
 class ProvisionError(Exception):
@@ -77,7 +79,7 @@ def differences(existing: Mapping[str, Any], spec: StreamSpec, replicas: int) ->
 
 async def provision(bus: Bus, spec: StreamSpec, replicas: int) -> str:
     """Make one stream what it should be; returns "created", "updated" or "unchanged". Raises ProvisionError,
-    Unavailable.
+    Unavailable, DeadlineExceeded.
     """
     reply = await _ask(bus, f"STREAM.INFO.{spec.name}", {})
     if reply.config is None:
@@ -108,13 +110,15 @@ async def _ask(bus: Bus, method: str, body: Mapping[str, Any]) -> _Reply:
     payload = msgspec.json.encode(body) if body else b""
     message = await bus.request(f"$JS.API.{method}", payload, timeout=API_SECONDS)
     reply = msgspec.json.decode(message.payload, type=_Reply)
+    if reply.error is not None and reply.error.err_code in FORMING:
+        raise Unavailable(f"{method}: {reply.error.description} ({reply.error.err_code})")
     if reply.error is not None and reply.error.err_code != NO_STREAM and method.startswith("STREAM.INFO"):
         raise ProvisionError(f"{method}: {reply.error.description} ({reply.error.err_code})")
     return reply
 
 
 async def provision_all(settings: ProvisionSettings) -> None:
-    """Provision every stream of the wire. Raises ProvisionError, Unavailable, TimeoutError."""
+    """Provision every stream of the wire. Raises ProvisionError; TimeoutError after `wait_seconds`."""
     bus = Bus(settings, role="provision", name="provision")
     await bus.start()
     try:
@@ -128,11 +132,14 @@ async def provision_all(settings: ProvisionSettings) -> None:
 
 async def _until_served(bus: Bus, spec: StreamSpec, replicas: int) -> None:
     # JetStream answers a moment after the server does, in a cluster only once it has a meta leader.
+    pause = 0.05
     while True:
         try:
             outcome = await provision(bus, spec, replicas)
-        except Unavailable:
-            await asyncio.sleep(0.1)
+        except (Unavailable, DeadlineExceeded) as error:
+            log.warning("stream_waits", stream=spec.name, reason=error.message)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
         else:
             log.info("stream_provisioned", stream=spec.name, outcome=outcome, replicas=replicas)
             return
@@ -157,7 +164,7 @@ def main() -> int:
     except ProvisionError as error:
         log.error("provision_refused", error=str(error))
         return 1
-    except (TimeoutError, Unavailable):
+    except TimeoutError:
         log.error("provision_no_nats", wait_seconds=settings.wait_seconds)
         return 3
     return 0

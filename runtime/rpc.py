@@ -31,7 +31,14 @@ from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
 from runtime import headers as wire
-from runtime.errors import ConnectionLost, DeadlineExceeded, NoResponders, NotConnected, Overloaded
+from runtime.errors import (
+    BadSubject,
+    ConnectionLost,
+    DeadlineExceeded,
+    NoResponders,
+    NotConnected,
+    Overloaded,
+)
 from runtime.logs import accept_request_id, bind_request_id, current_request_id
 from runtime.metrics import counter, gauge, histogram
 
@@ -198,7 +205,7 @@ class RpcServer:
         body = msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
         try:
             self._bus.publish(reply, body, headers=headers)
-        except Refusal:
+        except (Refusal, BadSubject):
             log.info("rpc_reply_lost", service=self._service, code=refusal.code)
         return refusal.code
 

@@ -54,6 +54,27 @@ async def test_200_streams_survive_a_restart_and_miss_nothing(number: signal.Sig
     assert not [client for client in clients if client.named("reset") or client.named("reconnect")]
 
 
+async def test_the_last_update_before_a_silence_is_found_by_the_gateway_itself() -> None:
+    """Stored while the gateway had no connection, and nothing follows that would show the hole."""
+    with Stack() as stack:
+        gateway = stack.gateways[0]
+        async with OrdersClient(gateway.url) as orders:
+            order_id = await orders.place()
+            clients = await join(10, gateway.url, order_id, token())
+            gateway.freeze()
+            stack.nats.kill()
+            stack.nats.start()
+            async with orders_stream(stack) as stream:
+                await stream.append(order_id, "confirmed", "2026-01-01T00:00:00.000Z")
+                gateway.signal(signal.SIGCONT)
+                await until_told(clients, 2)
+                stored = await stream.history(order_id)
+        await close_all(clients)
+
+    assert [told(client) for client in clients] == [stored] * len(clients)
+    assert [status for _, status in stored] == ["placed", "confirmed"]
+
+
 async def test_killing_nats_in_the_middle_of_writes_loses_no_acknowledged_change_and_doubles_none() -> None:
     """Three times under 12 writers; the acknowledgement of what was just stored is often lost."""
     with Stack(orders=2) as stack:

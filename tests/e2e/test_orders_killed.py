@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 from tests.support.api import OrdersClient
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 async def test_killing_replicas_loses_no_acknowledged_change_and_doubles_none() -> None:
-    """Two replicas, one killed and replaced three times under 12 writers that give up after a second each."""
+    """Two replicas, one killed and replaced three times under 8 writers that give up after a second each."""
     with Stack(orders=2, REQUEST_SECONDS="1") as stack:
         async with OrdersClient(stack.gateways[0].url) as orders, orders_stream(stack) as stream:
-            async with writing(orders) as attempts:
+            async with writing(orders, 8) as attempts:
                 for victim in (0, 1, 0):
-                    await attempts.until_progress(40)
-                    await _replace(stack, victim)
+                    await _kill_in_the_middle_of_a_write(stack, victim, attempts)
+                    await _start(stack, victim)
                 await attempts.until_progress(40)
             await attempts.assert_stored(stream, orders)
     assert attempts.refused, "no kill hit a write"
@@ -62,6 +63,21 @@ async def test_a_change_that_a_frozen_replica_took_and_died_with_is_applied_by_t
     assert [answer.json() for answer in answers] == [answers[0].json()] * 4
     assert [answer.headers["idempotency-replayed"] for answer in answers] == ["false", *["true"] * 3]
     assert [status for _, status in stored] == ["placed", "confirmed"]
+
+
+async def _kill_in_the_middle_of_a_write(stack: Stack, index: int, attempts: Attempts) -> None:
+    """kill -9 one replica while it waits for the store, which is frozen for that moment."""
+    victim = stack.orders[index]
+    for _ in range(100):
+        await attempts.until_progress(10)
+        stack.nats.signal(signal.SIGSTOP)
+        try:
+            if await asyncio.to_thread(victim.metric, "carillon_rpc_in_flight"):
+                await asyncio.to_thread(victim.kill)
+                return
+        finally:
+            stack.nats.signal(signal.SIGCONT)
+    raise AssertionError("the replica was never in the middle of a write")
 
 
 async def _replace(stack: Stack, index: int) -> None:

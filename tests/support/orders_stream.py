@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats
 from nats.js.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from nats.js import JetStreamContext
 
     from tests.support.stack import Stack
+
+T = TypeVar("T")
 
 STREAM = "ORDERS"
 
@@ -55,8 +58,9 @@ class OrdersStream:
     async def everything(self) -> dict[str, list[dict[str, Any]]]:
         """Every version of every order, oldest first, by order."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for seq in range(1, await self.last_seq() + 1):
-            stored = await self._jetstream.get_msg(STREAM, seq, direct=True)
+        last = await self.last_seq()
+        read = [self._jetstream.get_msg(STREAM, seq, direct=True) for seq in range(1, last + 1)]
+        for stored in await in_batches(read):
             if (stored.subject or "").startswith("orders.log."):
                 order = json.loads(stored.data or b"")["order"]
                 found.setdefault(order["orderId"], []).append(order)
@@ -79,6 +83,14 @@ class OrdersStream:
         answer = await self._jetstream._nc.request(f"$JS.API.STREAM.INFO.{STREAM}", b"")
         text: str = json.loads(answer.data)["created"]
         return text
+
+
+async def in_batches(calls: Sequence[Coroutine[Any, Any, T]], size: int = 50) -> list[T]:
+    """The results of all calls, in order, so many of them under way at a time."""
+    results: list[T] = []
+    for start in range(0, len(calls), size):
+        results += await asyncio.gather(*calls[start : start + size])
+    return results
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.support.orders_stream import in_batches
 from tests.support.until import until
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Attempts:
     acknowledged: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """The order as first acknowledged, by order and status."""
     refused: Counter[tuple[str, int]] = field(default_factory=Counter)
+    replayed: int = 0
+    """Changes that had been stored although nobody was told."""
     keys: int = 0
 
     async def until_progress(self, changes: int) -> None:
@@ -46,10 +49,11 @@ class Attempts:
         stored = await stream.everything()
         assert {order_id for order_id, _ in self.acknowledged} == set(stored)
         assert len(self.acknowledged) == len(stored) * len(STATUSES)
-        for order_id, versions in stored.items():
+        answers = await in_batches([orders.get(order_id) for order_id in stored])
+        for (order_id, versions), answer in zip(stored.items(), answers, strict=True):
             assert versions == [self.acknowledged[order_id, status] for status in STATUSES]
             assert [order["version"] for order in versions] == [1, 2, 3, 4, 5]
-            assert (await orders.get(order_id)).json() == versions[-1]
+            assert answer.json() == versions[-1]
         last_seq = await stream.last_seq()
         for order_id, versions in list(stored.items())[-50:]:
             retried = await orders.advance(order_id, "delivered", key=f"{order_id}.delivered")
@@ -93,6 +97,7 @@ async def _write(orders: OrdersClient, attempts: Attempts, stop: asyncio.Event) 
             answer = await advance_until_answered(orders, order_id, status, key, attempts)
             assert answer.status_code == 200, answer.text
             attempts.acknowledged[order_id, status] = answer.json()
+            attempts.replayed += answer.headers["idempotency-replayed"] == "true"
 
 
 async def _placed(orders: OrdersClient, attempts: Attempts) -> str:
@@ -103,5 +108,6 @@ async def _placed(orders: OrdersClient, attempts: Attempts) -> str:
         if answer.status_code == 201:
             order_id: str = answer.json()["orderId"]
             attempts.acknowledged[order_id, "placed"] = answer.json()
+            attempts.replayed += answer.headers["idempotency-replayed"] == "true"
             return order_id
         attempts.refused[answer.json()["code"], answer.status_code] += 1
