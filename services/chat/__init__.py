@@ -1,0 +1,1 @@
+"""Chat: what is said in rooms, kept and in order."""

@@ -1,0 +1,163 @@
+"""What the chat service answers: one function per request, in a table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+
+from proto.chat import (
+    FetchMessages,
+    HistoryPage,
+    JoinChat,
+    MessageSent,
+    RoomJoined,
+    RoomPolicySet,
+    SendMessage,
+    SetRoomPolicy,
+)
+from proto.errors import Refusal
+from proto.positions import InvalidPosition, Position, parse_position
+from proto.streams import CHAT
+from runtime.log import Log
+from runtime.metrics import counter
+from runtime.rpc import Method, RpcServer
+from runtime.service import Process, Service
+from runtime.settings import ProcessSettings
+from services.chat import room as rooms
+from services.chat.room import Buckets, Rate
+from services.chat.store import RoomStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from proto.chat import RoomPolicy
+
+MESSAGES = counter("chat_messages", "Messages sent: stored, or stored before", ["outcome"])
+NOT_ADMITTED = counter("chat_not_admitted", "Requests of users who are not members of a room", [])
+RATE_LIMITED = counter("chat_rate_limited", "Messages refused because their user sent too many", [])
+
+
+class ChatSettings(ProcessSettings, frozen=True, kw_only=True):
+    """What the chat service reads.
+
+    concurrency       requests served at once by one replica; beyond it callers get `overloaded`
+    chat_per_minute   messages of one user in one room in a minute, unless the room's policy says otherwise
+    chat_burst        of these at once
+    """
+
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 256
+    chat_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 60
+    chat_burst: Annotated[int, msgspec.Meta(ge=1)] = 20
+
+
+class Chat:
+    """The handlers, with what they need. `now` gives the time in UTC, `clock` monotonic seconds.
+
+    `rate` holds for one replica: a user whose messages are served by several may send that much through each.
+    """
+
+    def __init__(
+        self, store: RoomStore, rate: Rate, now: Callable[[], dt.datetime], clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._rate = rate
+        self._now = now
+        self._clock = clock
+        self._buckets = Buckets()
+
+    async def join(self, command: JoinChat) -> RoomJoined:
+        """Whether the user may be in the room, and how far the room is."""
+        policy = await self._admitted(command.room_id, command.user_id)
+        return RoomJoined(
+            room_id=command.room_id,
+            position=await self._store.position(command.room_id),
+            access=policy.access,
+            per_minute=self._rate.of(policy).per_minute,
+        )
+
+    async def send(self, command: SendMessage) -> MessageSent:
+        """The message, stored; a repeat gives the first one's id, position and time."""
+        message = rooms.message(command, self._now())
+        self._spend(command, await self._admitted(command.room_id, command.user_id))
+        placed = await self._store.put(message, command.origin)
+        stored = rooms.same(placed.message, message)
+        MESSAGES.labels("duplicate" if placed.duplicate else "stored").inc()
+        return MessageSent(id=stored.id, position=placed.position, at=stored.at, duplicate=placed.duplicate)
+
+    async def history(self, command: FetchMessages) -> HistoryPage:
+        """A page of what was said."""
+        before = _position(command.before)
+        await self._admitted(command.room_id, command.user_id)
+        return await self._store.history(command.room_id, before, command.limit)
+
+    async def set_policy(self, command: SetRoomPolicy) -> RoomPolicySet:
+        """The policy, stored."""
+        policy = rooms.policy(command)
+        await self._store.set_policy(command.room_id, policy)
+        return RoomPolicySet(room_id=command.room_id, policy=policy)
+
+    async def _admitted(self, room_id: str, user_id: str) -> RoomPolicy:
+        policy = await self._store.policy(room_id)
+        try:
+            rooms.admit(policy, user_id)
+        except Refusal:
+            NOT_ADMITTED.inc()
+            raise
+        return policy
+
+    def _spend(self, command: SendMessage, policy: RoomPolicy) -> None:
+        rate = self._rate.of(policy)
+        try:
+            self._buckets.spend(command.user_id, command.room_id, rate, self._clock())
+        except Refusal:
+            RATE_LIMITED.inc()
+            raise
+
+
+def _position(text: str | None) -> Position | None:
+    if text is None:
+        return None
+    try:
+        return parse_position(text)
+    except InvalidPosition:
+        raise Refusal("invalid_request", "`before` is not a position.") from None
+
+
+def utc_now() -> dt.datetime:
+    """Wall clock time, in milliseconds: what a person may want to compare."""
+    now = dt.datetime.now(dt.UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def methods(handlers: Chat) -> list[Method[Any, Any]]:
+    """The table: request type -> handler."""
+    return [
+        Method("join", JoinChat, handlers.join),
+        Method("send", SendMessage, handlers.send),
+        Method("history", FetchMessages, handlers.history),
+        Method("policy", SetRoomPolicy, handlers.set_policy),
+    ]
+
+
+@asynccontextmanager
+async def serve(process: Process[ChatSettings]) -> AsyncIterator[None]:
+    """Answer requests until left, then finish those under way."""
+    settings = process.settings
+    bus = await process.bus("main")
+    store = RoomStore(Log(bus, CHAT), time.monotonic)
+    bus.on_connected(store.doubt)
+    chat = Chat(store, Rate(settings.chat_per_minute, settings.chat_burst), utc_now, time.monotonic)
+    server = RpcServer(bus, "chat", methods(chat), concurrency=settings.concurrency)
+    server.start()
+    try:
+        yield
+    finally:
+        await server.drain(settings.drain_seconds)
+        await store.close()
+
+
+CHAT_SERVICE: Final = Service("chat", ChatSettings, serve)

@@ -1,0 +1,164 @@
+"""A chat room's rules, as pure functions: what may be said, by whom and how often.
+
+Text is normalised before it is stored: line ends become `\\n`; control characters other than `\\n` and `\\t`
+(C0, DEL, C1) and lone surrogates are removed, not refused, because they come from pasting and nobody sees
+them; what is longer than 2,000 characters (code points) is cut. A text in which nothing is visible is
+refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import unicodedata
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from proto.chat import MAX_NAME, MAX_TEXT, Access, ChatMessage, RoomPolicy
+from proto.errors import Refusal
+from proto.subjects import encode
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from proto.chat import SendMessage, SetRoomPolicy
+
+OPEN: Final = RoomPolicy()
+"""The policy of a room that was given none."""
+
+_LINE_END: Final = re.compile(r"\r\n?")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_MINUTE: Final = 60.0
+_ROUNDING: Final = 1e-6
+
+
+class NotMember(Refusal):
+    """The room is for its members."""
+
+    def __init__(self) -> None:
+        super().__init__("not_member")
+
+
+class RateLimited(Refusal):
+    """Too many messages of one user in one room."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("rate_limited", f"Too many messages, try again in {math.ceil(seconds)} s.")
+
+
+# -- what is said -----------------------------------------------------------------
+
+
+def clean_text(text: str) -> str:
+    """`text` as it is stored. Raises Refusal "invalid_request" when nothing visible is left."""
+    cleaned = _CONTROL.sub("", _LINE_END.sub("\n", text))[:MAX_TEXT]
+    if not any(_visible(character) for character in cleaned):
+        raise Refusal("invalid_request", "A message needs some text.")
+    return cleaned
+
+
+def clean_name(name: str) -> str:
+    """A display name as it is stored: one line of at most 64 characters, perhaps empty."""
+    return _CONTROL.sub("", " ".join(name.split()))[:MAX_NAME].strip()
+
+
+def _visible(character: str) -> bool:
+    # Zero-width spaces and joiners (Cf) show nothing by themselves.
+    return not character.isspace() and unicodedata.category(character) != "Cf"
+
+
+def message_id(room_id: str, user_id: str, client_id: str) -> str:
+    """The id of what a user said in a room under a client's id: 32 hex digits, the same for every attempt.
+
+    The user is part of it, so nobody can take an id that another one is about to use.
+    """
+    parts = "".join(f"{len(part)}:{part}" for part in (room_id, user_id, client_id))
+    return hashlib.blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def message(command: SendMessage, at: dt.datetime) -> ChatMessage:
+    """What to store. Raises Refusal "invalid_request"."""
+    return ChatMessage(
+        id=message_id(command.room_id, command.user_id, command.client_id),
+        room_id=command.room_id,
+        user_id=command.user_id,
+        name=clean_name(command.name),
+        text=clean_text(command.text),
+        at=at,
+        client_id=command.client_id,
+    )
+
+
+def same(stored: ChatMessage, sent: ChatMessage) -> ChatMessage:
+    """The stored message, of which `sent` is a repeat. Raises Refusal "idempotency_mismatch" if it says
+    something else: it would never be seen.
+    """
+    if (stored.id, stored.text) != (sent.id, sent.text):
+        raise Refusal("idempotency_mismatch", "This clientId was used for another message.")
+    return stored
+
+
+# -- by whom --------------------------------------------------------------------------
+
+
+def admit(policy: RoomPolicy, user_id: str) -> None:
+    """Raises NotMember unless the user may be in the room."""
+    if policy.access is Access.MEMBERS and user_id not in policy.members:
+        raise NotMember
+
+
+def policy(command: SetRoomPolicy) -> RoomPolicy:
+    """The policy to store: members sorted, each once. Raises InvalidId for one that cannot be a user."""
+    for member in command.members:
+        encode(member)
+    return RoomPolicy(
+        access=command.access, members=tuple(sorted(set(command.members))), per_minute=command.per_minute
+    )
+
+
+# -- how often ------------------------------------------------------------------------
+
+
+class Rate:
+    """`per_minute` messages in the long run, `burst` at once; a room's own `per_minute` may be another."""
+
+    __slots__ = ("burst", "per_minute")
+
+    def __init__(self, per_minute: int, burst: int) -> None:
+        self.per_minute = per_minute
+        self.burst = burst
+
+    def of(self, policy: RoomPolicy) -> Rate:
+        """The rate in a room: a slow room has no burst beyond its minute."""
+        if policy.per_minute is None:
+            return self
+        return Rate(policy.per_minute, min(self.burst, policy.per_minute))
+
+
+class Buckets:
+    """A token bucket for each of the last `limit` (user, room) that spoke.
+
+    Who is forgotten begins with a full bucket, which is what a pause of that length gives anyway unless far
+    more than `limit` speak at once.
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._limit = limit
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def spend(self, user_id: str, room_id: str, rate: Rate, now: float) -> None:
+        """Take one token at `now` (monotonic seconds). Raises RateLimited, which takes none."""
+        key = (user_id, room_id)
+        tokens, since = self._buckets.pop(key, (float(rate.burst), now))
+        earned = max(now - since, 0.0) * rate.per_minute / _MINUTE
+        tokens = min(tokens + earned, float(rate.burst))
+        allowed = tokens >= 1.0 - _ROUNDING
+        self._buckets[key] = (max(tokens - 1.0, 0.0) if allowed else tokens, max(now, since))
+        if len(self._buckets) > self._limit:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            raise RateLimited((1.0 - tokens) * _MINUTE / rate.per_minute)
