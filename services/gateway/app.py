@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,7 @@ LINGER_SECONDS: Final = 2.0
 served.
 """
 REQUESTS_SECONDS: Final = 5.0
+RESERVED_DESCRIPTORS: Final = 64
 
 
 @asynccontextmanager
@@ -82,6 +84,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         _keep(settings),
         limits=Limits(settings.messages_per_second, 2 * settings.messages_per_second),
         echo=settings.echo,
+        most=_most_connections(),
     )
     most = settings.max_channels
     relay = Relay(live, reads, kind=ORDER, max_channels=most, author=handshake.author)
@@ -100,7 +103,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     await authenticator.start()
     for task in (*relay.start(), *rooms.start(), connections.start()):
         process.rests_on(task)
-    server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake.upgrade))
+    server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake))
     log.info("serving", port=server.port, gateway=process.instance)
     try:
         yield
@@ -118,6 +121,13 @@ def _authenticator(settings: GatewaySettings, origins: Origins) -> Authenticator
         return Authenticator(settings, origins)
     except Misconfigured as error:
         raise SettingsError([f"{error.setting}: {error.reason}"]) from None
+
+
+def _most_connections() -> int:
+    """As many as there are file descriptors, less what NATS, the internal port, files and logs need."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(int(hard) - RESERVED_DESCRIPTORS, 1)
 
 
 def _keep(settings: GatewaySettings) -> Keep:

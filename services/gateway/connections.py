@@ -19,11 +19,15 @@ BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings,
 Leave = Literal["drain", "rebalance"]
 
 
-class Connection(Protocol):
-    """One client's connection, of any transport."""
+class Timed(Protocol):
+    """Something with a deadline."""
 
     def beat(self, now: float) -> float | None:
         """It is due: keep it alive, or end it. Returns when it is due again; None once it has ended."""
+
+
+class Connection(Timed, Protocol):
+    """One client's connection, of any transport."""
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
@@ -36,7 +40,7 @@ class Connections:
         self._limit = settings.max_connections
         self._retry_ms = settings.sse_retry_ms
         self._open: set[Connection] = set()
-        self._wheel: Wheel[Connection] = Wheel(time.monotonic(), TICK)
+        self._wheel: Wheel[Timed] = Wheel(time.monotonic(), TICK)
         self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -66,6 +70,10 @@ class Connections:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
         self._wheel.add(connection, due)
+
+    def watch(self, item: Timed, due: float) -> None:
+        """Beat for something that is not a client's connection (yet): it gets no goodbye."""
+        self._wheel.add(item, due)
 
     def gone(self, connection: Connection) -> None:
         """It is over."""

@@ -8,7 +8,6 @@ is passed as uvicorn's `http` option, its supported extension point.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 import httptools
@@ -27,6 +26,9 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together. The parser itself knows no limit, and this comes before any token."""
 LINE_BYTES: Final = 4
 """What a header has besides its name and value."""
+
+
+HEAD_SECONDS: Final = 10.0
 
 
 class HeadTooLarge(Exception):
@@ -48,11 +50,32 @@ class EdgeProtocol(HttpToolsProtocol):
 
     head_bytes = 0
     """Received since the last head or piece of a body was complete."""
-    upgrades: Upgrades | None = None
-    """What answers requests to upgrade; set by `edge_with`."""
+    head_since: float | None = None
+    """Since when a head is awaited (loop time); None while a request is answered or the client is idle."""
+    keeper: Keeper | None = None
+    """Set by `edge_with`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected; perhaps it is one too many."""
+        super().connection_made(transport)
+        self.head_since = self.loop.time()
+        if self.keeper is not None:
+            self.keeper.opened(self)
+
+    def beat(self, now: float) -> float | None:
+        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip (connections.Timed)."""
+        transport: asyncio.Transport | None = self.transport  # None once it was handed over
+        if transport is None or transport.is_closing():
+            return None
+        if self.head_since is not None and now - self.head_since > HEAD_SECONDS:
+            self.refuse(408, _error("timeout", "The request did not arrive in time."))
+            return None
+        return now + HEAD_SECONDS / 4
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
+        if self.head_since is None and not self.head_bytes:
+            self.head_since = self.loop.time()
         self.head_bytes += len(data)
         super().data_received(data)
         if self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -61,6 +84,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Put the connection within the route's reach."""
         self.head_bytes = 0
+        self.head_since = None
         lines = (len(name) + len(value) + LINE_BYTES for name, value in self.headers)
         if len(self.url) + sum(lines) > MAX_HEAD_BYTES:
             raise HeadTooLarge
@@ -74,13 +98,16 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """A whole request to upgrade has arrived."""
-        url = httptools.parse_url(self.url)
-        if self.upgrades is None:
-            row = CATALOGUE["not_found"]
-            self.refuse(404, msgspec.json.encode(ErrorBody(row.code, row.message)))
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self.send_400_response("The address is not valid.")
+            return
+        if self.keeper is None:
+            self.refuse(404, _error("not_found"))
             return
         path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
-        self.upgrades(self, Upgrade(path, url.query or b"", self.headers))
+        self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers))
 
     def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer with an error and close."""
@@ -111,7 +138,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets an error of the same form as everything else."""
-        self.refuse(400, msgspec.json.encode(ErrorBody("invalid_request", msg)))
+        self.refuse(400, _error("invalid_request", msg))
 
     def take_over(self, connection: Connection, cycle: RequestResponseCycle) -> bool:
         """See Edge."""
@@ -143,17 +170,28 @@ class Upgrade(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
-Upgrades = Callable[[EdgeProtocol, Upgrade], None]
+class Keeper(Protocol):
+    """What decides about connections and upgrades."""
+
+    def opened(self, edge: EdgeProtocol) -> None:
+        """A client connected: watch it, or refuse it."""
+
+    def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
+        """A client wants a WebSocket: answer."""
 
 
-def edge_with(upgrades: Upgrades) -> type[EdgeProtocol]:
-    """The protocol class that answers upgrades by `upgrades`."""
+def edge_with(keeper: Keeper) -> type[EdgeProtocol]:
+    """The protocol class whose connections `keeper` decides about."""
 
-    class UpgradingEdge(EdgeProtocol):
-        """An EdgeProtocol that upgrades."""
+    class KeptEdge(EdgeProtocol):
+        """An EdgeProtocol with a keeper."""
 
-    UpgradingEdge.upgrades = staticmethod(upgrades)
-    return UpgradingEdge
+    KeptEdge.keeper = keeper
+    return KeptEdge
+
+
+def _error(code: str, message: str = "") -> bytes:
+    return msgspec.json.encode(ErrorBody(code, message or CATALOGUE[code].message))
 
 
 class Edge(NamedTuple):

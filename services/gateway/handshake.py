@@ -25,6 +25,7 @@ from proto.websocket import Authenticate
 from runtime.metrics import counter
 from services.gateway.auth import Unauthorized
 from services.gateway.credentials import token_from
+from services.gateway.edge import HEAD_SECONDS
 from services.gateway.session import Limits, Session, Work
 from services.gateway.transports.client_socket import ClientSocket
 from services.gateway.transports.echo import EchoSocket
@@ -57,7 +58,7 @@ _silent.disabled = True
 
 
 class Handshake:
-    """Answers upgrades. `echo` mounts /echo."""
+    """Answers upgrades (edge.Keeper). `echo` mounts /echo; `most` connections at once, of any kind."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Handshake:
         *,
         limits: Limits,
         echo: bool,
+        most: int,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._desk = desk
@@ -78,6 +80,7 @@ class Handshake:
         self._keep = keep
         self._limits = limits
         self._echo = echo
+        self._most = most
         self._now = now
         self._sessions: dict[str, ClientSocket] = {}
         self.draining = False
@@ -86,6 +89,15 @@ class Handshake:
         """The listener of a session of this gateway on a channel: hub.Author."""
         socket = self._sessions.get(session_id)
         return socket.follower(channel) if socket is not None else None
+
+    def opened(self, edge: EdgeProtocol) -> None:
+        """Watch a new connection; beyond what file descriptors allow it is told to come back later."""
+        if len(edge.connections) > self._most:
+            REFUSED.labels("file_descriptors").inc()
+            edge.refuse(503, _body(Refusal("overloaded")), _RETRY)
+            return
+        now = self._now()
+        self._connections.watch(edge, now + HEAD_SECONDS)
 
     def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
         """Answer one request, whose head was received whole."""

@@ -143,17 +143,14 @@ class Relay:
         Raises Unavailable, DeadlineExceeded, Overloaded. Callers share one opening; cancelling one leaves it
         to the others.
         """
-        channel = self._channels.get(subject)
-        if channel is not None:
-            return channel
-        opening = self._opening.get(subject)
-        if opening is None:
-            if len(self._channels) + len(self._opening) >= self._max_channels:
-                raise Overloaded
-            opening = asyncio.create_task(self._open(subject), name="relay-open")
-            self._opening[subject] = opening
-            opening.add_done_callback(lambda done: self._opened(subject, done))
-        return await asyncio.shield(opening)
+        while True:
+            channel = self._channels.get(subject)
+            if channel is not None:
+                return channel
+            opened = await asyncio.shield(self._opening.get(subject) or self._begin_to_open(subject))
+            # Whoever was woken first may have left again already, and taken the channel along.
+            if opened is None or self._is_open(opened):
+                return opened
 
     async def start_for(self, channel: Channel, position: Position | None) -> Start:
         """What a client at `position` must be given before it attaches, which must happen without another
@@ -193,6 +190,14 @@ class Relay:
             asyncio.get_running_loop().call_later(UNCLAIMED_SECONDS, self.release, channel)
 
     # -- opening --------------------------------------------------------------------
+
+    def _begin_to_open(self, subject: str) -> asyncio.Task[Channel | None]:
+        if len(self._channels) + len(self._opening) >= self._max_channels:
+            raise Overloaded
+        opening = asyncio.create_task(self._open(subject), name="relay-open")
+        self._opening[subject] = opening
+        opening.add_done_callback(lambda done: self._opened(subject, done))
+        return opening
 
     async def _open(self, subject: str) -> Channel | None:
         await self._know_epoch()
@@ -257,36 +262,39 @@ class Relay:
     # -- resuming ---------------------------------------------------------------------
 
     async def _start_from_log(self, channel: Channel, seq: int) -> Start:
-        if not seq and self._kind.may_be_empty:
-            beginning = Stored(channel.subject, 0, 0, b"")
-            return await self._continue(
-                channel, [], [beginning, *await self._log.from_seq(channel.subject, 1)]
-            )
-        for _ in range(ANCHOR_TRIES):
-            read = await self._log.from_seq(channel.subject, seq) if seq else []
-            if read and read[0].seq == seq:
-                return await self._continue(channel, [], read)
-            reason = await self._why_unknown(channel, seq)
-            if reason is not None:
-                return _reset(channel, reason)
-            await asyncio.sleep(ANCHOR_PAUSE)  # the leader has it, this replica not yet
-        raise Unavailable
-
-    async def _continue(self, channel: Channel, missed: list[Event], read: list[Stored]) -> Start:
-        while True:
-            events = self._events(read[1:], channel)
-            missed += events
-            at = read[-1].seq
-            if len(read) < BATCH or at >= channel.tail:
-                # The others on this channel may be behind what was just read; everybody gets it now.
-                if at > channel.tail:
-                    channel.fill(events)
-                    self._deliver(channel)
-                rest = channel.since(at)
+        epoch, missed, waits = channel.epoch, list[Event](), 0
+        while waits < ANCHOR_TRIES:
+            read = await self._after(channel, seq)
+            if read is None:
+                reason = await self._why_unknown(channel, seq)
+                if reason is not None:
+                    return _reset(channel, reason)
+            else:
+                missed += self._events(read, channel)
+                seq = read[-1].seq if read else seq
+                rest = await self._rest(channel, seq)
+                if channel.epoch != epoch:
+                    return _reset(channel, ResetReason.EPOCH)
                 if rest is not None:
                     RESUMES.labels("log").inc()
                     return Start(None, missed + rest)
-            read = await self._log.from_seq(channel.subject, at)
+            if not read:
+                waits += 1
+                await asyncio.sleep(ANCHOR_PAUSE)  # the leader has it, this replica not yet
+        raise Unavailable
+
+    async def _after(self, channel: Channel, seq: int) -> list[Stored] | None:
+        """Some of what is stored behind `seq`; None if `seq` itself is not there."""
+        if not seq and self._kind.may_be_empty:
+            return await self._log.from_seq(channel.subject, 1)
+        read = await self._log.from_seq(channel.subject, seq) if seq else []
+        return read[1:] if read and read[0].seq == seq else None
+
+    async def _rest(self, channel: Channel, seq: int) -> list[Event] | None:
+        if seq > channel.tail:
+            # Those who are here already are behind what was just read: they get it too, from where they are.
+            await self._fill(channel)
+        return channel.since(seq)
 
     async def _why_unknown(self, channel: Channel, seq: int) -> ResetReason | None:
         """Why no message `seq` is on this channel; None if there is one after all."""
@@ -379,7 +387,9 @@ class Relay:
         FILLED.inc()
         complete = channel.fill(self._events(read, channel))
         self._deliver(channel)
-        if not complete:
+        if len(read) >= BATCH:
+            self._repair(channel)  # there may be more
+        elif not complete:
             raise Unavailable("Still a hole.")
 
     async def _restart(self, channel: Channel, reason: ResetReason) -> None:
