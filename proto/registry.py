@@ -8,6 +8,18 @@ from typing import Final
 
 import msgspec
 
+from proto.chat import (
+    ChatMessage,
+    FetchMessages,
+    HistoryPage,
+    JoinChat,
+    MessageSent,
+    RoomJoined,
+    RoomPolicy,
+    RoomPolicySet,
+    SendMessage,
+    SetRoomPolicy,
+)
 from proto.orders import (
     AdvanceOrder,
     CancelOrder,
@@ -44,6 +56,7 @@ class Party(enum.StrEnum):
 
     GATEWAY = "gateway"
     ORDERS = "orders"
+    CHAT = "chat"
     SERVER = "nats-server"
     """JetStream itself: it republishes what was stored."""
 
@@ -73,6 +86,23 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 _WRITE: Final = "scope orders:write; scope staff for somebody else's order"
 _READ: Final = "scope orders:read; scope staff for somebody else's order"
+_CHAT: Final = "scope chat, a token good for the room, and the room's policy"
+
+
+def _chat_request(
+    method: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct], rule: str = _CHAT
+) -> Message:
+    return Message(
+        pattern=f"rpc.chat.{method}",
+        direction=Direction.IN,
+        delivery=Delivery.CORE,
+        payload=payload,
+        reply=reply,
+        owner=Party.CHAT,
+        publishers=(Party.GATEWAY,),
+        readers=(Party.CHAT,),
+        rule=rule,
+    )
 
 
 def _orders_request(
@@ -127,5 +157,40 @@ MESSAGES: Final = (
         publishers=(Party.SERVER, Party.ORDERS),
         readers=(Party.GATEWAY,),
         rule=_READ,
+    ),
+    _chat_request("join", JoinChat, RoomJoined),
+    _chat_request("send", SendMessage, MessageSent),
+    _chat_request("history", FetchMessages, HistoryPage),
+    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "scope staff"),
+    Message(
+        pattern="chat.log.<room>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=ChatMessage,
+        owner=Party.CHAT,
+        publishers=(Party.CHAT,),
+        readers=(Party.CHAT, Party.GATEWAY),
+        rule=_CHAT,
+    ),
+    Message(
+        pattern="chat.policy.<room>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=RoomPolicy,
+        owner=Party.CHAT,
+        publishers=(Party.CHAT,),
+        readers=(Party.CHAT,),
+        rule="never shown; what the chat service goes by",
+    ),
+    Message(
+        pattern="live.chat.<room>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=ChatMessage,
+        owner=Party.CHAT,
+        # The service itself sends nudges here: a header, no body.
+        publishers=(Party.SERVER, Party.CHAT),
+        readers=(Party.GATEWAY,),
+        rule=_CHAT,
     ),
 )

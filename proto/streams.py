@@ -40,7 +40,7 @@ ORDERS: Final = StreamSpec(
     subjects=("orders.log.*.*", "orders.owner.*"),
     republish_from="orders.log.>",
     republish_to="live.orders.>",
-    max_bytes=8 * GIB,
+    max_bytes=2 * GIB,
     max_message_bytes=64 * 1024,
 )
 
@@ -50,7 +50,7 @@ CHAT: Final = StreamSpec(
     subjects=("chat.log.*", "chat.policy.*"),
     republish_from="chat.log.>",
     republish_to="live.chat.>",
-    max_bytes=8 * GIB,
+    max_bytes=2 * GIB,
     # A message has at most 11 KiB; a policy of 1,000 members with long names is what needs the room.
     max_message_bytes=320 * 1024,
     # A client may have been offline with a message it does not know the fate of.

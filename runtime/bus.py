@@ -13,7 +13,7 @@ import contextlib
 import random
 import re
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import structlog
 from nats.errors import Error as NatsError
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from runtime.settings import ProcessSettings
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 PING_SECONDS: Final = 2
 """A frozen server is noticed after two unanswered pings; nats-py's default is up to six minutes."""
@@ -95,10 +97,10 @@ def _subscribable(subject: str) -> bool:
     return _SUBJECT.fullmatch(subject) is not None and all(tokens) and ">" not in tokens[:-1]
 
 
-async def _within(answers: asyncio.Future[list[Message]], seconds: float) -> list[Message]:
+async def _within(answer: asyncio.Future[T], seconds: float) -> T:
     try:
         async with asyncio.timeout(seconds):
-            return await answers
+            return await answer
     except TimeoutError:
         raise DeadlineExceeded from None
 
@@ -118,6 +120,7 @@ class Bus:
         self._last_sid = 0
         self._inbox = f"{settings.nats_inbox_prefix}.{self._chance.getrandbits(96):024x}"
         self._waiting: dict[bytes, _Waiter] = {}
+        self._pongs: set[asyncio.Future[bool]] = set()
         self._last_token = 0
         self._kicking = False
         self._attempts = 0
@@ -230,22 +233,21 @@ class Bus:
         if self._client is not None and self.connected:
             for subscription in leaving:
                 self._client.silence(subscription.sid)
-            with contextlib.suppress(NotConnected, DeadlineExceeded):
+            with contextlib.suppress(NotConnected, ConnectionLost, DeadlineExceeded):
                 await self.flush(timeout)
         for subscription in leaving:
             self.unsubscribe(subscription)
 
     async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the deadline is part of the promise
-        """Everything sent before has reached the server. Raises NotConnected, DeadlineExceeded."""
-        client = self._ready()
+        """Everything sent before has reached the server. Raises NotConnected, ConnectionLost,
+        DeadlineExceeded.
+        """
+        pong = self._ready().ping()
+        self._pongs.add(pong)
         try:
-            async with asyncio.timeout(timeout):
-                # The client's own time-out is never the one that fires: it would leave its PONG unclaimed.
-                await client.flush(timeout=3600)
-        except TimeoutError:
-            raise DeadlineExceeded from None
-        except NatsError:
-            raise NotConnected from None
+            await _within(pong, timeout)
+        finally:
+            self._pongs.discard(pong)
 
     async def request(
         self,
@@ -332,6 +334,9 @@ class Bus:
     def _fail_waiting(self) -> None:
         for waiter in list(self._waiting.values()):
             waiter.fail(ConnectionLost())
+        for pong in self._pongs:
+            if not pong.done():
+                pong.set_exception(ConnectionLost())
 
     async def _keep(self) -> None:
         """Build a client, and another one whenever nats-py closed the last for good (any -ERR it does not
@@ -342,7 +347,7 @@ class Bus:
             client = self._client = HardenedClient(self)
             try:
                 await client.connect(**self._options())
-            except Exception as error:  # whatever it is (a seed that is no seed): the next attempt may succeed
+            except Exception as error:  # whatever it is (a seed that is none): the next attempt may succeed
                 self._attempts += 1
                 ERRORS.labels(self._role, "connect").inc()
                 log.warning("bus_connect_failed", role=self._role, error=type(error).__name__)
@@ -447,7 +452,7 @@ class Bus:
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             async with asyncio.timeout(1):
                 if client.is_connected:
-                    await client.flush(timeout=3600)
+                    await client.ping()
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             async with asyncio.timeout(1):
                 await client.close()

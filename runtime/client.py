@@ -6,11 +6,11 @@ What is changed, and why:
 - a PONG that arrives after its flush gave up no longer kills the reader (nats.py 2.16: the stock client stays
   "connected" and deaf for up to six minutes), and a reader that ends for any other reason means reconnect;
 - what was queued for a broken connection is dropped, not replayed after its senders were told that it failed;
-- a connection that broke is aborted, so that a frozen server cannot hold up the reconnect, and so is one that
-  was only half made: nats-py drops it unclosed, a descriptor for every attempt;
+- a connection that broke is aborted, so that a frozen server cannot hold up the reconnect, and so is one
+  that was only half made: nats-py drops it unclosed, a descriptor for every attempt;
 - a PING stands behind everything queued before it, or a flush would prove nothing;
-- an exception that nats-py does not expect while it reconnects closes the client, instead of leaving it neither
-  connected nor closed for ever.
+- an exception that nats-py does not expect while it reconnects closes the client, instead of leaving it
+  neither connected nor closed for ever.
 """
 
 from __future__ import annotations
@@ -97,6 +97,12 @@ class HardenedClient(Client):
         if queue is not None and queue.empty() and self.is_connected:
             queue.put_nowait(_WAKE)
 
+    def ping(self) -> asyncio.Future[bool]:
+        """Ask for a PONG; done when everything queued before has reached the server."""
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._ask_for(pong)
+        return pong
+
     def add(self, subscription: Subscription) -> None:
         """Subscribe now, if connected, and after each reconnect."""
         self._subs[subscription.sid] = subscription
@@ -143,7 +149,10 @@ class HardenedClient(Client):
         self._pings_outstanding = 0
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        self._pongs.append(future if future is not None else asyncio.get_running_loop().create_future())
+        self._ask_for(future or asyncio.get_running_loop().create_future())
+
+    def _ask_for(self, pong: asyncio.Future[bool]) -> None:
+        self._pongs.append(pong)
         self.send(PING)
         self.kick()
 

@@ -65,8 +65,8 @@ READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded
 
 
 class Stored(NamedTuple):
-    """One stored message. `previous` is the sequence that came before it in the same read, 0 for the first: only
-    a live message names its predecessor on the subject.
+    """One stored message. `previous` is the sequence that came before it in the same read, 0 for the first:
+    only a live message names its predecessor on the subject.
     """
 
     subject: str
@@ -156,8 +156,8 @@ class Log:
         `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window).
         `expected` is the subject's last sequence, 0 for none. `headers` are stored and republished with it:
         names of ours (`Carillon-`), never chosen by a client. Raises WrongSequence, StorageFull (nothing was
-        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded (stored once or not at all: repeat with the
-        same id). Cancelled: the same as DeadlineExceeded.
+        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded
+        (stored once or not at all: repeat with the same id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
         outcome = "failed"

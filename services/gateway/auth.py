@@ -214,6 +214,7 @@ def _identity(claims: _Claims, policy: Policy) -> Identity:
         scopes=frozenset(filter(None, scopes)),
         expires_at=claims.exp + policy.leeway,
         token_id=claims.jti or None,
+        rooms=None if claims.rooms is UNSET else tuple(claims.rooms),
     )
 
 

@@ -4,7 +4,7 @@ shared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from websockets.frames import Close, Frame, Opcode
@@ -56,6 +56,23 @@ def chat_frame(message: ChatMessage, position: str) -> ChatMessageFrame:
         at=message.at,
         position=position,
     )
+
+
+class Format(Protocol):
+    """How a client wants its frames, framed as its transport sends them."""
+
+    @property
+    def event(self) -> Callable[[Event], bytes]:
+        """A channel's event; the same function for all clients of this format, so that its bytes are shared."""
+
+    def frame(self, frame: ServerFrame) -> bytes:
+        """A frame for one client."""
+
+    def snapshot(self, event: Event) -> bytes:
+        """A channel as it is, with its end if it has ended."""
+
+    def reset(self, channel: str, reason: ResetReason, last: Event | None) -> bytes:
+        """Continuity broke; the state to go on from follows."""
 
 
 class WireFormat:

@@ -159,7 +159,11 @@ def test_names_on_the_wire() -> None:
     plain = {"id": "i", "roomId": "r", "userId": "u", "text": "t", "at": "2026-01-02T12:00:00Z"}
 
     assert json.loads(msgspec.json.encode(message)) == plain
-    assert json.loads(msgspec.json.encode(placed)) == plain | {"name": "N", "clientId": "c", "position": "e-1"}
+    assert json.loads(msgspec.json.encode(placed)) == plain | {
+        "name": "N",
+        "clientId": "c",
+        "position": "e-1",
+    }
     assert json.loads(msgspec.json.encode(RoomPolicy())) == {
         "access": "open",
         "members": [],

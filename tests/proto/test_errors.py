@@ -15,13 +15,17 @@ STATUSES = {
     "token_invalid": 401,
     "token_expired": 401,
     "forbidden": 403,
+    "not_member": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "illegal_transition": 409,
     "order_exists": 409,
     "conflict": 409,
+    "position_unknown": 410,
     "body_too_large": 413,
     "idempotency_mismatch": 422,
+    "too_many_channels": 429,
+    "rate_limited": 429,
     "internal": 500,
     "overloaded": 503,
     "unavailable": 503,
@@ -51,7 +55,7 @@ def test_the_retry_policy_fits_the_status(row: ErrorCode) -> None:
     """A request that is wrong is never repeated, a token is renewed, trouble on our side is waited out."""
     if row.status == 401:
         assert row.retry is Retry.TOKEN
-    elif row.status >= 500 or row.code == "conflict":
+    elif row.status >= 500 or row.code in ("conflict", "rate_limited"):
         assert row.retry is Retry.BACKOFF
     else:
         assert row.retry is Retry.NEVER

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from proto import frames, orders
+from proto import chat, frames, orders
 from proto.errors import CATALOGUE, CLOSE_CODES
 from proto.registry import MESSAGES
 from proto.schema import PATH, main, public_structs, render
@@ -75,7 +75,7 @@ def test_the_module_is_the_command() -> None:
 
 def test_every_public_struct_is_in_it(schema: dict[str, Any]) -> None:
     """A client finds each message of the wire by its name, and every reference leads somewhere."""
-    names = {kind.__name__ for module in (orders, frames) for kind in public_structs(module)}
+    names = {kind.__name__ for module in (orders, chat, frames) for kind in public_structs(module)}
     references = set(re.findall(r'"#/\$defs/(\w+)"', render().decode()))
 
     assert {"PlaceOrder", "OrderChanged", "StatusUpdate", "ErrorBody"} <= names

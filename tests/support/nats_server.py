@@ -67,6 +67,22 @@ class NatsServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """SIGSTOP; returns once none of its threads runs."""
+        self.signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        wait_for(
+            lambda: all(
+                (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                for thread in threads.iterdir()
+            ),
+            what="a frozen server",
+        )
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
+
     def destroy(self) -> None:
         """End it and remove its store."""
         self.signal(signal.SIGCONT)

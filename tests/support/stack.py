@@ -160,13 +160,14 @@ class Gateway(ServiceProcess):
 class Stack:
     """NATS with its streams, and as many services and gateways as asked for. Use as a context manager."""
 
-    def __init__(self, *, gateways: int = 1, orders: int = 1, **settings: str) -> None:
+    def __init__(self, *, gateways: int = 1, orders: int = 1, chat: int = 0, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="carillon-stack-"))
         self.nats = NatsServer()
         self._settings = settings
-        self._counts = gateways, orders
+        self._counts = gateways, orders, chat
         self.gateways: list[Gateway] = []
         self.orders: list[ServiceProcess] = []
+        self.chat: list[ServiceProcess] = []
 
     def environment(self) -> dict[str, str]:
         """What every process is told."""
@@ -177,9 +178,10 @@ class Stack:
         try:
             self.nats.start()
             self.provision()
-            gateways, orders = self._counts
+            gateways, orders, chat = self._counts
             self.gateways = [self.new_gateway() for _ in range(gateways)]
             self.orders = [self.new_orders() for _ in range(orders)]
+            self.chat = [self.new_chat() for _ in range(chat)]
             for process in self.processes:
                 process.wait_ready()
         except BaseException:
@@ -193,7 +195,7 @@ class Stack:
     @property
     def processes(self) -> list[ServiceProcess]:
         """All but NATS."""
-        return [*self.gateways, *self.orders]
+        return [*self.gateways, *self.orders, *self.chat]
 
     def provision(self) -> None:
         """`python -m runtime.provision`."""
@@ -213,6 +215,12 @@ class Stack:
     def new_orders(self) -> ServiceProcess:
         """One more orders service, as above."""
         service = ServiceProcess("orders", self.environment(), self.folder)
+        service.spawn()
+        return service
+
+    def new_chat(self) -> ServiceProcess:
+        """One more chat service, as above."""
+        service = ServiceProcess("chat", self.environment(), self.folder)
         service.spawn()
         return service
 

@@ -7,7 +7,7 @@ when more than `outbox_bytes` wait in it the connection is cut, and the client r
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from proto.errors import CATALOGUE
 from proto.frames import ErrorBody, Reconnect
@@ -29,17 +29,16 @@ STREAMS = gauge("gateway_sse_streams", "Open SSE streams", [])
 CLOSED = counter("gateway_sse_closed", "SSE streams that ended, by reason", ["reason"])
 
 
-class SseConnection(asyncio.Protocol):
-    """A stream from its head to its end. Made for one channel; the edge hands it the transport.
+class EventStream(asyncio.Protocol):
+    """A stream from its head to its end, whatever is told on it.
 
     `gone` is called once, with the connection, when it is over. `expires_at` is loop time.
     """
 
     __slots__ = (
-        "_channel",
         "_chunked",
+        "_deadline",
         "_ended",
-        "_expires_at",
         "_gone",
         "_heartbeat",
         "_input",
@@ -49,17 +48,15 @@ class SseConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        channel: Channel,
         *,
-        gone: Callable[[SseConnection], None],
+        gone: Callable[[Any], None],
         expires_at: float,
         heartbeat: float,
         outbox_bytes: int,
         chunked: bool,
     ) -> None:
-        self._channel = channel
         self._gone = gone
-        self._expires_at = expires_at
+        self._deadline = expires_at
         self._heartbeat = heartbeat
         self._outbox_bytes = outbox_bytes
         self._chunked = chunked
@@ -67,63 +64,32 @@ class SseConnection(asyncio.Protocol):
         self._ended = ""
         self._input = 0
 
-    # -- what a channel sees (hub.Listener) ---------------------------------------
+    def released(self) -> None:
+        """The stream is over: let go of what it held."""
+        raise NotImplementedError
 
     @property
-    def channel(self) -> Channel:
-        """What it follows."""
-        return self._channel
+    def ended(self) -> bool:
+        """Nothing can be sent any more."""
+        return bool(self._ended)
 
     @property
-    def codec(self) -> Codec:
-        """Chunks for HTTP/1.1; an HTTP/1.0 body ends with its connection."""
-        return codecs.chunked_update if self._chunked else codecs.update
-
-    @property
-    def write(self) -> Callable[[bytes], None]:
+    def raw_write(self) -> Callable[[bytes], None]:
         """The transport's own."""
         return self._out.write
 
-    def finish(self) -> None:
-        """The order reached its end; `complete` was part of the last write."""
-        self.end("complete")
-
-    def restart(self, reason: ResetReason, last: Event | None) -> None:
-        """Continuity broke on the server's side."""
-        self._send(codecs.reset(reason) + (codecs.snapshot(last) if last is not None else b""))
-        if last is not None and last.final:
-            self.end("complete")
-
-    # -- life -----------------------------------------------------------------------
-
-    def open(self, head: bytes, start: Start, retry_ms: int) -> None:
-        """Write the head and what the client must be given first, then listen."""
-        first = codecs.retry(retry_ms) if start.snapshot is None else b""
-        if start.reset is not None:
-            first += codecs.reset(start.reset)
-        if start.snapshot is not None:
-            first += codecs.snapshot(start.snapshot, retry_ms)
-        first += b"".join(map(codecs.update, start.missed))
-        last = self._channel.last
-        if last is not None and start.snapshot is None and not start.missed:
-            # It saw the last status but was cut before `complete`, and would come back for ever.
-            first += codecs.complete(last)
-        self._out.write(head + self._framed(first))
-        if self._channel.ended:
-            self.end("complete")
-        else:
-            self._channel.attach(self)
+    # -- connections.Connection -------------------------------------------------------
 
     def beat(self, now: float) -> float | None:
         """A heartbeat, or the end of the token's life."""
         if self._ended:
             return None
-        if now >= self._expires_at:
+        if now >= self._deadline:
             row = CATALOGUE["token_expired"]
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
             return None
         self._send(codecs.HEARTBEAT)
-        return min(now + self._heartbeat, self._expires_at)
+        return min(now + self._heartbeat, self._deadline)
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
@@ -134,7 +100,7 @@ class SseConnection(asyncio.Protocol):
         if self._ended:
             return
         self._ended = reason
-        self._channel.detach(self)
+        self.released()
         self._out.write(self._framed(data) + (codecs.LAST_CHUNK if self._chunked else b""))
         self._out.close()
 
@@ -158,7 +124,7 @@ class SseConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Gone, for whatever reason."""
-        self._channel.detach(self)
+        self.released()
         self._gone(self)
         STREAMS.dec()
         CLOSED.labels(self._ended or ("error" if exc else "client")).inc()
@@ -185,3 +151,71 @@ class SseConnection(asyncio.Protocol):
         if not self._ended:
             self._ended = reason
             self._out.abort()
+
+
+class SseConnection(EventStream):
+    """Follows one order. Made for one channel; the edge hands it the transport."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        gone: Callable[[Any], None],
+        expires_at: float,
+        heartbeat: float,
+        outbox_bytes: int,
+        chunked: bool,
+    ) -> None:
+        super().__init__(
+            gone=gone, expires_at=expires_at, heartbeat=heartbeat, outbox_bytes=outbox_bytes, chunked=chunked
+        )
+        self._channel = channel
+
+    def released(self) -> None:
+        """Nothing more of the order."""
+        self._channel.detach(self)
+
+    @property
+    def channel(self) -> Channel:
+        """What it follows."""
+        return self._channel
+
+    @property
+    def codec(self) -> Codec:
+        """Chunks for HTTP/1.1; an HTTP/1.0 body ends with its connection."""
+        return codecs.chunked_update if self._chunked else codecs.update
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """The transport's own."""
+        return self._out.write
+
+    def finish(self) -> None:
+        """The order reached its end; `complete` was part of the last write."""
+        self.end("complete")
+
+    def restart(self, reason: ResetReason, last: Event | None) -> None:
+        """Continuity broke on the server's side."""
+        self._send(codecs.reset(reason) + (codecs.snapshot(last) if last is not None else b""))
+        if last is not None and last.final:
+            self.end("complete")
+
+    def open(self, head: bytes, start: Start, retry_ms: int) -> None:
+        """Write the head and what the client must be given first, then listen."""
+        first = codecs.retry(retry_ms) if start.snapshot is None else b""
+        if start.reset is not None:
+            first += codecs.reset(start.reset)
+        if start.snapshot is not None:
+            first += codecs.snapshot(start.snapshot, retry_ms)
+        first += b"".join(map(codecs.update, start.missed))
+        last = self._channel.last
+        if last is not None and start.snapshot is None and not start.missed:
+            # It saw the last status but was cut before `complete`, and would come back for ever.
+            first += codecs.complete(last)
+        self._out.write(head + self._framed(first))
+        if self._channel.ended:
+            self.end("complete")
+        else:
+            self._channel.attach(self)

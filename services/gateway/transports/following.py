@@ -1,0 +1,172 @@
+"""What every transport with a session shares: follow channels, and do works in order, in a task that lives
+only while there are some. A mixin without state of its own, so that a connection stays one small object."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import CLOSE_CODES
+from services.gateway.session import Answer, Decision, End, Session, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.errors import CloseCode
+    from proto.frames import ResetReason
+    from proto.websocket import ServerFrame
+    from services.gateway.auth import Identity
+    from services.gateway.desk import Desk
+    from services.gateway.hub import Channel, Codec, Event
+    from services.gateway.relay import Start
+    from services.gateway.wire import Format
+
+MAX_WORKS: Final = 64
+"""Frames of one client that wait for those before them; one more and it is cut off as too fast."""
+
+
+class Follower:
+    """One connection on one channel (hub.Listener)."""
+
+    __slots__ = ("channel", "client")
+
+    def __init__(self, client: Following, channel: Channel) -> None:
+        self.client = client
+        self.channel = channel
+
+    @property
+    def codec(self) -> Codec:
+        """As the client's format says."""
+        return self.client.format.event
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """The transport's own: nothing stands between it and the fan-out."""
+        return self.client.raw_write
+
+    def finish(self) -> None:
+        """The channel has ended; the connection goes on."""
+        self.client.unfollow(self.channel.name)
+
+    def restart(self, reason: ResetReason, last: Event | None) -> None:
+        """Continuity broke on the server's side."""
+        self.client.write(self.client.format.reset(self.channel.name, reason, last))
+
+
+class Following:
+    """Give it the attributes below, and it is a desk.Client."""
+
+    if not TYPE_CHECKING:  # the type checker wants slots where attributes are assigned, not where they are
+        __slots__ = ()
+
+    session: Session
+    format: Format
+    _desk: Desk
+    _followers: dict[str, Follower]
+    _works: deque[Work] | None
+    _task: asyncio.Task[None] | None
+    _deadline: float
+
+    # -- what the transport provides --------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Nothing can be sent any more."""
+        raise NotImplementedError
+
+    @property
+    def raw_write(self) -> Callable[[bytes], None]:
+        """What the fan-out calls."""
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        """Encoded frames, if it is still open."""
+        raise NotImplementedError
+
+    def close(self, code: CloseCode) -> None:
+        """Say why, and end."""
+        raise NotImplementedError
+
+    # -- what the desk uses ------------------------------------------------------------
+
+    def send(self, frame: ServerFrame) -> None:
+        """One frame, if the connection is still open."""
+        self.write(self.format.frame(frame))
+
+    def identified(self, identity: Identity, expires_at: float) -> None:
+        """The token was good until `expires_at` (monotonic seconds)."""
+        self.session.identity = identity
+        self._deadline = expires_at
+
+    def follow(self, channel: Channel, start: Start) -> None:
+        """Send what comes before, then whatever is live. Nothing may happen on the channel since `start` was
+        made.
+        """
+        if self.ended:
+            return
+        first = self.format.snapshot(start.snapshot) if start.snapshot is not None else b""
+        first += b"".join(map(self.format.event, start.missed))
+        if first:
+            self.write(first)
+        if channel.ended or self.ended:
+            return
+        follower = self._follower(channel)
+        self._followers[channel.name] = follower
+        self.session.channels[channel.name] = None
+        channel.attach(follower)
+
+    def unfollow(self, name: str) -> None:
+        """Nothing more of this channel."""
+        self.session.channels.pop(name, None)
+        follower = self._followers.pop(name, None)
+        if follower is not None:
+            follower.channel.detach(follower)
+            self._desk.release(follower.channel)
+
+    def follower(self, name: str) -> Follower | None:
+        """This connection on a channel."""
+        return self._followers.get(name)
+
+    # -- works ---------------------------------------------------------------------------
+
+    def perform(self, decision: Decision) -> None:
+        """What the session decided."""
+        if isinstance(decision, Answer):
+            self.send(decision.frame)
+        elif isinstance(decision, Work):
+            self._queue(decision)
+        else:
+            self._end(decision)
+
+    def leave(self) -> None:
+        """The connection is gone: let go of every channel and of what was still to be done."""
+        if self._task is not None:
+            self._task.cancel()
+        for name in list(self._followers):
+            self.unfollow(name)
+
+    def _follower(self, channel: Channel) -> Follower:
+        return Follower(self, channel)
+
+    def _end(self, decision: End) -> None:
+        if decision.error is not None:
+            self.send(decision.error)
+        self.close(decision.close)
+
+    def _queue(self, work: Work) -> None:
+        if self._works is None:
+            self._works = deque()
+        if len(self._works) >= MAX_WORKS:
+            self.close(CLOSE_CODES["rate_limited"])
+            return
+        self._works.append(work)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work(self._works))
+
+    async def _work(self, works: deque[Work]) -> None:
+        try:
+            while works and not self.ended:
+                await self._desk.perform(self, works.popleft())
+        finally:
+            self._task = self._works = None

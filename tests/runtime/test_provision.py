@@ -1,0 +1,183 @@
+"""runtime/provision.py, in this process and from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proto.streams import ORDERS
+from runtime import provision as provision_module
+from runtime.provision import ProvisionError, ProvisionSettings, provision, provision_all, wanted
+from tests.support.buses import connected_bus
+from tests.support.nats_cluster import NatsCluster
+from tests.support.ports import free_port
+from tests.support.stack import ROOT
+from tests.support.streams import api, config_of, spec_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from runtime.bus import Bus
+    from tests.support.nats_server import NatsServer
+
+
+@pytest.fixture
+async def bus(own_nats: NatsServer) -> AsyncIterator[Bus]:
+    """A connection to a server without streams."""
+    async with connected_bus(own_nats.url) as connected:
+        yield connected
+
+
+def command(url: str, **settings: str) -> subprocess.Popen[str]:
+    """`python -m runtime.provision`, running."""
+    environment = {f"CARILLON_{name}": value for name, value in ({"NATS_URL": url} | settings).items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "runtime.provision"],
+        cwd=ROOT, env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(url: str, **settings: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command."""
+    process = command(url, **settings)
+    out, err = process.communicate(timeout=20)
+    return process.returncode, out, err
+
+
+# -- one stream -----------------------------------------------------------------
+
+
+async def test_a_stream_is_created_as_wanted_and_then_left_alone(bus: Bus) -> None:
+    """What NATS then says of it is what was wanted; once more changes nothing."""
+    assert await provision(bus, ORDERS, 1) == "created"
+    assert await provision(bus, ORDERS, 1) == "unchanged"
+
+    config = await config_of(bus, "ORDERS")
+    assert {key: config[key] for key in wanted(ORDERS, 1)} == wanted(ORDERS, 1)
+    assert (config["storage"], config["discard"], config["republish"]["dest"]) == (
+        "file",
+        "new",
+        "live.orders.>",
+    )
+
+
+async def test_a_changed_field_is_updated_and_the_rest_is_kept(bus: Bus) -> None:
+    """Also a field that the release does not speak of, which an operator may have set."""
+    await provision(bus, ORDERS, 1)
+    config = await config_of(bus, "ORDERS")
+    await api(bus, "STREAM.UPDATE.ORDERS", {**config, "max_bytes": 1024 * 1024, "metadata": {"team": "shop"}})
+    await bus.request("orders.log.u.o", b"x", timeout=2)
+
+    assert await provision(bus, ORDERS, 1) == "updated"
+    assert await provision(bus, ORDERS, 1) == "unchanged"
+    config = await config_of(bus, "ORDERS")
+    assert config["max_bytes"] == ORDERS.max_bytes
+    assert config["metadata"]["team"] == "shop"
+    assert (await api(bus, "STREAM.INFO.ORDERS"))["state"]["messages"] == 1
+
+
+async def test_what_cannot_be_changed_is_refused(bus: Bus) -> None:
+    """The stream is never made anew, so nothing in it is lost."""
+    await api(bus, "STREAM.CREATE.ORDERS", {**wanted(ORDERS, 1), "storage": "memory"})
+    await bus.request("orders.log.u.o", b"x", timeout=2)
+
+    with pytest.raises(ProvisionError, match=r"ORDERS.*storage"):
+        await provision(bus, ORDERS, 1)
+    assert (await api(bus, "STREAM.INFO.ORDERS"))["state"]["messages"] == 1
+
+
+async def test_subjects_that_another_stream_has_are_refused(bus: Bus) -> None:
+    """The message says which stream and why."""
+    await api(bus, "STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["orders.>"], "storage": "memory"})
+
+    with pytest.raises(ProvisionError, match=r"ORDERS: subjects overlap"):
+        await provision(bus, ORDERS, 1)
+
+
+async def test_several_provisioners_at_once_agree(bus: Bus) -> None:
+    """All of them succeed, and the stream is as wanted."""
+    outcomes = await asyncio.gather(*(provision(bus, ORDERS, 1) for _ in range(10)))
+
+    assert set(outcomes) <= {"created", "unchanged", "updated"}
+    assert await provision(bus, ORDERS, 1) == "unchanged"
+
+
+# -- the command ------------------------------------------------------------------
+
+
+async def test_the_command_waits_for_nats_and_ends_with_0(own_nats: NatsServer) -> None:
+    """Started first, as an orchestrator may do it."""
+    own_nats.kill()
+    process = command(own_nats.url, WAIT_SECONDS="15")
+    first = await asyncio.to_thread(process.stdout.readline) if process.stdout else ""
+    own_nats.start()
+    out, _ = await asyncio.to_thread(process.communicate, timeout=20)
+
+    assert process.returncode == 0
+    assert json.loads((first + out).splitlines()[-2])["event"] in ("stream_provisioned", "bus_connected")
+    async with connected_bus(own_nats.url) as bus:
+        assert await provision(bus, ORDERS, 1) == "unchanged"
+
+
+def test_a_refusal_ends_with_1(own_nats: NatsServer) -> None:
+    """And its reason is in the log: a single server keeps no three replicas."""
+    code, out, _ = finished(own_nats.url, STREAM_REPLICAS="3")
+
+    assert code == 1
+    last = json.loads(out.splitlines()[-1])
+    assert last["event"] == "provision_refused"
+    assert "ORDERS" in last["error"]
+
+
+def test_wrong_settings_end_with_2() -> None:
+    """All of them are named."""
+    code, out, err = finished("nats://127.0.0.1:1", STREAM_REPLICAS="9", LOG_LEVEL="loud", WAIT_SECONDS="x")
+
+    assert (code, out) == (2, "")
+    assert [line.split(":")[0] for line in err.splitlines()] == [
+        "CARILLON_LOG_LEVEL",
+        "CARILLON_STREAM_REPLICAS",
+        "CARILLON_WAIT_SECONDS",
+    ]
+
+
+def test_no_nats_ends_with_3() -> None:
+    """After the time it was told to wait."""
+    code, out, _ = finished(f"nats://127.0.0.1:{free_port()}", WAIT_SECONDS="0.3")
+
+    assert code == 3
+    assert json.loads(out.splitlines()[-1])["event"] == "provision_no_nats"
+
+
+def settings_for(*urls: str, **fields: Any) -> ProvisionSettings:
+    """Of a provisioner in this process."""
+    return ProvisionSettings(nats_url=urls, **fields)
+
+
+async def test_a_cluster_without_a_quorum_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One server of three takes connections and answers nothing; with the others it does what was wanted."""
+    monkeypatch.setattr(provision_module, "API_SECONDS", 0.3)
+    cluster = NatsCluster()
+    try:
+        cluster.servers[0].start()
+        with pytest.raises(TimeoutError):
+            await provision_all(settings_for(cluster.servers[0].url, stream_replicas=3, wait_seconds=2))
+        waiting = asyncio.create_task(
+            provision_all(settings_for(cluster.servers[0].url, stream_replicas=3, wait_seconds=25))
+        )
+        for server in cluster.servers[1:]:
+            await asyncio.to_thread(server.start)
+        await waiting
+
+        async with connected_bus(*cluster.urls) as bus:
+            assert (await config_of(bus, "ORDERS"))["num_replicas"] == 3
+            assert await provision(bus, spec_for("more"), 3) == "created"
+    finally:
+        cluster.destroy()
