@@ -45,6 +45,20 @@ class Connection(Protocol):
         """The server stops: end soon."""
 
 
+class Watcher:
+    """A connection on the timing wheel. It lets go of the protocol as soon as that is done with, because the
+    wheel itself would hold it, parser and all, until it is due."""
+
+    __slots__ = ("edge",)
+
+    def __init__(self, edge: EdgeProtocol) -> None:
+        self.edge: EdgeProtocol | None = edge
+
+    def beat(self, now: float) -> float | None:
+        """connections.Timed."""
+        return None if self.edge is None else self.edge.overdue(now)
+
+
 class EdgeProtocol(HttpToolsProtocol):
     """See the module's docstring."""
 
@@ -54,6 +68,7 @@ class EdgeProtocol(HttpToolsProtocol):
     """Since when a head is awaited (loop time); None while a request is answered or the client is idle."""
     keeper: Keeper | None = None
     """Set by `edge_with`."""
+    watched: Watcher | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; perhaps it is one too many."""
@@ -62,10 +77,24 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.keeper is not None:
             self.keeper.opened(self)
 
-    def beat(self, now: float) -> float | None:
-        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip (connections.Timed)."""
-        transport: asyncio.Transport | None = self.transport  # None once it was handed over
-        if transport is None or transport.is_closing():
+    def watcher(self) -> Watcher:
+        """What goes onto the timing wheel for this connection."""
+        self.watched = Watcher(self)
+        return self.watched
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _unwatch(self) -> None:
+        if self.watched is not None:
+            self.watched.edge = None
+            self.watched = None
+
+    def overdue(self, now: float) -> float | None:
+        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip."""
+        if self.transport.is_closing():
             return None
         if self.head_since is not None and now - self.head_since > HEAD_SECONDS:
             self.refuse(408, _error("timeout", "The request did not arrive in time."))
@@ -158,6 +187,7 @@ class EdgeProtocol(HttpToolsProtocol):
         # Parser, scope and request refer to each other and to us; without this an idle stream would keep them
         # until the garbage collector came by.
         self.head_bytes = 0
+        self._unwatch()
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
 

@@ -97,7 +97,7 @@ class Handshake:
             edge.refuse(503, _body(Refusal("overloaded")), _RETRY)
             return
         now = self._now()
-        self._connections.watch(edge, now + HEAD_SECONDS)
+        self._connections.watch(edge.watcher(), now + HEAD_SECONDS)
 
     def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
         """Answer one request, whose head was received whole."""

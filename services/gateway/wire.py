@@ -63,7 +63,7 @@ class Format(Protocol):
 
     @property
     def event(self) -> Callable[[Event], bytes]:
-        """A channel's event; the same function for all clients of this format, so that its bytes are shared."""
+        """A channel's event; one function for all clients of this format, so that its bytes are shared."""
 
     def frame(self, frame: ServerFrame) -> bytes:
         """A frame for one client."""

@@ -1,0 +1,1 @@
+"""What a WebSocket fan-out costs the server: Carillon beside its peers, in one run, one load generator."""
