@@ -12,29 +12,35 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from deploy.demo import requests
+from deploy.demo.console import say
+from deploy.demo.errors import Refused, StartFailed, Unreachable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from deploy.demo.plan import Role
 
 RESTARTS_PER_MINUTE: Final = 10
+RESTART_PAUSE: Final = 2.0
+"""Long enough that a page goes on with the other gateway instead of waiting for this one."""
+READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 8.0
 LAST_LINES: Final = 5
+POLL: Final = 0.03
+_TAIL_BYTES: Final = 8192
 _PR_SET_PDEATHSIG: Final = 1
 
 
-class StartFailed(Exception):
-    """The demo cannot run; the message says why."""
-
-
 class Child:
-    """One role's process. Its output goes to a file of its own."""
+    """One role's process, started in `root`. Its output goes to a file of its own."""
 
-    def __init__(self, role: Role, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, role: Role, log: Path, environment: Mapping[str, str], root: Path) -> None:
         self.role = role
-        self.log = log
+        self._log = log
         self._environment = {**environment, **role.environment}
+        self._root = root
         self._process: asyncio.subprocess.Process | None = None
         self._restarts: deque[float] = deque(maxlen=RESTARTS_PER_MINUTE)
 
@@ -44,61 +50,89 @@ class Child:
         return self._process.pid if self._process is not None else 0
 
     async def start(self) -> None:
-        """Spawn it, in a process group of its own so that Ctrl-C reaches only us."""
-        with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.role.command,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        """Spawn it, in a session of its own so that Ctrl-C reaches only us. Raises StartFailed."""
+        with self._log.open("ab") as output:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self.role.command,
+                    env=self._environment,
+                    cwd=self._root,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    preexec_fn=_tied_to(os.getpid()),
+                )
+            except OSError as error:
+                raise StartFailed(f"{self.role.name} cannot be started: {error}") from None
 
-    async def keep(self, stopping: asyncio.Event) -> None:
-        """Start it again whenever it dies, until `stopping`. Raises StartFailed if it dies all the time."""
+    async def finish(self) -> None:
+        """Wait for a process that does its work once. Raises StartFailed if that went wrong."""
+        assert self._process is not None  # started before
+        code = await self._process.wait()
+        if code != 0:
+            raise StartFailed(f"{self.role.name} failed ({_named(code)}):\n{self._last_lines()}")
+
+    async def until_ready(self) -> None:
+        """Wait until it says so. Raises StartFailed if it ends instead, or takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not await self._ready():
+            if self._process is None or self._process.returncode is not None or time.monotonic() > deadline:
+                raise StartFailed(f"{self.role.name} did not start:\n{self._last_lines()}")
+            await asyncio.sleep(POLL)
+
+    async def keep(self) -> None:
+        """Start it again whenever it dies, until cancelled. Raises StartFailed if it dies all the time."""
         while True:
             assert self._process is not None  # started before
             code = await self._process.wait()
-            if stopping.is_set():
-                return
-            print(f"{self.role.name} ended ({_named(code)}), starting it again", flush=True)
-            if code > 0:
-                print(self.last_lines(), flush=True)
+            say(f"{self.role.name} ended ({_named(code)}), starting it again\n{self._last_lines()}")
             self._count_restart()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(RESTART_PAUSE)
             await self.start()
+            say(f"{self.role.name} runs again, pid {self.pid}")
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when that takes too long."""
-        process = self._process
-        if process is None or process.returncode is not None:
+        self._send(signal.SIGTERM)
+        if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
+                await self._process.wait()
         except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                self._process.send_signal(number)
 
-    def last_lines(self) -> str:
-        """The end of its log, to show why it failed."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(f"    {line}" for line in text.splitlines()[-LAST_LINES:])
+    async def _ready(self) -> bool:
+        if not self.role.ready:
+            return await requests.listens(self.role.url)
+        try:
+            await requests.get(self.role.ready)
+        except (Unreachable, Refused):
+            return False
+        return True
 
-    @property
-    def ended(self) -> bool:
-        """Whether it is not running."""
-        return self._process is None or self._process.returncode is not None
+    def _last_lines(self) -> str:
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+            return "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
+        return ""
 
     def _count_restart(self) -> None:
         now = time.monotonic()
         if len(self._restarts) == RESTARTS_PER_MINUTE and now - self._restarts[0] < 60:
-            raise StartFailed(f"{self.role.name} keeps ending, see {self.log}\n{self.last_lines()}")
+            raise StartFailed(f"{self.role.name} keeps ending, see {self._log}\n{self._last_lines()}")
         self._restarts.append(now)
 
 
@@ -106,9 +140,15 @@ def _named(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _die_with_parent() -> None:
-    # So that even kill -9 of the demo leaves nothing behind. Other systems have no such call.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+def _tied_to(parent: int) -> Callable[[], None] | None:
+    """What a child runs first, so that even kill -9 of the demo ends it. Only Linux has such a call."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, where no lock can be held by a lost thread
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
+
+    return tie

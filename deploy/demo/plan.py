@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 CUSTOMER_SCOPE = "orders:read"
 STAFF_SCOPE = "orders:read orders:write staff"
+DRAIN_SECONDS = 3
 
 
 class Ports(NamedTuple):
@@ -20,81 +21,99 @@ class Ports(NamedTuple):
     internal: tuple[int, ...]
 
 
+class Programs(NamedTuple):
+    """Paths of what is started, and of the folder that NATS keeps its data in."""
+
+    python: str
+    nats_server: str
+    store: str
+
+
 class Role(NamedTuple):
-    """One process: how it is started, what its environment adds, and where it says that it is ready."""
+    """One process: how it is started, what its environment adds, where it says that it is ready.
+
+    Roles of a higher tier use those of the lower ones, so they end first.
+    """
 
     name: str
+    tier: int
     command: tuple[str, ...]
     environment: dict[str, str]
     url: str
     ready: str
 
 
-def gateway_url(port: int) -> str:
-    """Where clients reach a gateway."""
+class Plan(NamedTuple):
+    """`nats` comes first, `provision` runs once, `others` run all the time as `nats` does."""
+
+    nats: Role
+    provision: Role
+    others: list[Role]
+
+
+def plan(ports: Ports, programs: Programs, secret: str) -> Plan:
+    """Everything there is; `secret` signs tokens and is in the environment of those who need it only."""
+    nats_url = f"nats://127.0.0.1:{ports.nats}"
+    shared = {"CARILLON_NATS_URL": nats_url}
+    command = (programs.nats_server, "-a", "127.0.0.1", "-p", str(ports.nats), "-js", "-sd", programs.store)
+    python = programs.python
+    return Plan(
+        Role("nats", 0, command, {}, nats_url, ""),
+        Role("provision", 1, (python, "-m", "runtime.provision"), shared, "", ""),
+        [
+            _orders(ports.internal[0], shared, python),
+            *(_gateway(ports, index, shared, secret, python) for index in range(len(ports.gateways))),
+            _shop(ports, secret, python),
+        ],
+    )
+
+
+def local(port: int) -> str:
+    """The address of a port on this machine, for HTTP."""
     return f"http://127.0.0.1:{port}"
 
 
-def roles(ports: Ports, *, secret: str, python: str, nats_server: str, store: str) -> list[Role]:
-    """All processes, in the order in which they need each other."""
-    shared = {"CARILLON_NATS_URL": f"nats://127.0.0.1:{ports.nats}"}
-    nats = Role(
-        "nats",
-        (nats_server, "-a", "127.0.0.1", "-p", str(ports.nats), "-js", "-sd", store),
-        {},
-        shared["CARILLON_NATS_URL"],
-        "",
-    )
-    orders = Role(
-        "orders",
-        (python, "-m", "services.orders"),
-        {**shared, "CARILLON_INTERNAL_PORT": str(ports.internal[0])},
-        "",
-        _ready(ports.internal[0]),
-    )
-    gateways = [
-        _gateway(ports, index, {**shared, "CARILLON_AUTH_SECRET": secret}, python)
-        for index in range(len(ports.gateways))
-    ]
-    shop = Role(
-        "shop",
-        (python, "-m", "deploy.demo.shop"),
-        {
-            "DEMO_SECRET": secret,
-            "DEMO_SHOP_PORT": str(ports.shop),
-            "DEMO_GATEWAYS": ",".join(map(gateway_url, ports.gateways)),
-        },
-        gateway_url(ports.shop),
-        f"{gateway_url(ports.shop)}/healthz",
-    )
-    return [nats, orders, *gateways, shop]
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What children get of our environment: settings that somebody made for another Carillon stay out."""
+    return {name: value for name, value in environ.items() if not name.startswith("CARILLON_")}
 
 
-def _gateway(ports: Ports, index: int, shared: Mapping[str, str], python: str) -> Role:
+def _orders(internal: int, shared: Mapping[str, str], python: str) -> Role:
+    environment = {**shared, "CARILLON_INTERNAL_PORT": str(internal)}
+    return Role("orders", 1, (python, "-m", "services.orders"), environment, "", f"{local(internal)}/readyz")
+
+
+def _gateway(ports: Ports, index: int, shared: Mapping[str, str], secret: str, python: str) -> Role:
     port, internal = ports.gateways[index], ports.internal[index + 1]
-    named = (f"gw-{number}={gateway_url(port)}" for number, port in enumerate(ports.gateways, 1))
-    hosts = [f"http://{host}:{port}" for port in ports.gateways for host in ("127.0.0.1", "localhost")]
+    named = (f"gw-{number}={local(each)}" for number, each in enumerate(ports.gateways, 1))
     environment = {
         **shared,
+        "CARILLON_AUTH_SECRET": secret,
         "CARILLON_PORT": str(port),
         "CARILLON_INTERNAL_PORT": str(internal),
         "CARILLON_GATEWAY_ID": f"gw-{index + 1}",
-        "CARILLON_ORIGINS": ",".join(hosts),
-        "CARILLON_DRAIN_SECONDS": "2",
-        "CARILLON_DEMO_SHOP": gateway_url(ports.shop),
+        "CARILLON_ORIGINS": ",".join(_origins(ports)),
+        "CARILLON_DRAIN_SECONDS": str(DRAIN_SECONDS),
+        "CARILLON_DEMO_SHOP": local(ports.shop),
         "CARILLON_DEMO_GATEWAYS": ",".join(named),
     }
-    return Role(
-        f"gateway gw-{index + 1}",
-        (python, "-m", "services.gateway"),
-        environment,
-        gateway_url(port),
-        _ready(internal),
-    )
+    command = (python, "-m", "services.gateway")
+    return Role(f"gateway gw-{index + 1}", 2, command, environment, local(port), f"{local(internal)}/readyz")
 
 
-def _ready(internal: int) -> str:
-    return f"http://127.0.0.1:{internal}/readyz"
+def _shop(ports: Ports, secret: str, python: str) -> Role:
+    environment = {
+        "DEMO_SECRET": secret,
+        "DEMO_SHOP_PORT": str(ports.shop),
+        "DEMO_GATEWAYS": ",".join(map(local, ports.gateways)),
+        "DEMO_ORIGINS": ",".join(_origins(ports)),
+    }
+    url = local(ports.shop)
+    return Role("shop", 3, (python, "-m", "deploy.demo.shop"), environment, url, f"{url}/healthz")
+
+
+def _origins(ports: Ports) -> list[str]:
+    return [f"http://{host}:{port}" for port in ports.gateways for host in ("127.0.0.1", "localhost")]
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Final
+from itertools import cycle, islice
+from random import Random
+from typing import TYPE_CHECKING, Final
 
 import jwt
 import msgspec
@@ -22,8 +23,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deploy.demo.console import say
+from deploy.demo.errors import Refused, Unreachable
+from deploy.demo.journey import journey
 from deploy.demo.plan import CUSTOMER_SCOPE, STAFF_SCOPE
-from deploy.demo.requests import Unreachable, post
+from deploy.demo.requests import post
+from deploy.demo.session import Session
+from proto.orders import Order
 from runtime.http import Server
 
 if TYPE_CHECKING:
@@ -32,75 +38,84 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 ALIVE: Final = 5
-"""Orders that are on their way at the same time, besides those of visitors."""
+"""Orders that are on their way at the same time, visitors' included."""
 MAX_ALIVE: Final = 200
+"""With more than these a visitor is asked to come back."""
 TOKEN_SECONDS: Final = 3600
-TRIES: Final = 40
-STEPS: Final = ("confirmed", "preparing", "out_for_delivery", "delivered")
+TRIES: Final = 60
+RETRY_PAUSE: Final = (0.05, 0.3)
+REFILL_SECONDS: Final = 0.5
 DISHES: Final = ("Margherita", "Pad Thai", "Falafel wrap", "Ramen", "Burrito", "Pierogi", "Dosa", "Shakshuka")
 
 
 class Shop:
-    """Orders on their way. `gateways` are tried in turn."""
+    """Orders on their way. `gateways` are used in turn, `secret` signs the tokens."""
 
-    def __init__(self, gateways: Sequence[str], secret: str) -> None:
-        self._gateways = list(gateways)
+    def __init__(self, gateways: Sequence[str], secret: str, random: Random) -> None:
+        self._gateways = gateways
         self._secret = secret
-        self._alive: dict[str, asyncio.Task[None]] = {}
+        self._random = random
+        self._turns = cycle(range(len(gateways)))
+        self._placing = 0
+        self._moving: set[asyncio.Task[None]] = set()
+
+    @property
+    def alive(self) -> int:
+        """Orders on their way, and those being placed."""
+        return self._placing + len(self._moving)
 
     async def run(self) -> None:
         """Keep some orders moving. Runs until cancelled."""
         while True:
-            if len(self._alive) < ALIVE:
-                await self.place(f"customer-{secrets.token_hex(3)}")
-            await asyncio.sleep(0.5)
+            if self.alive < ALIVE:
+                try:
+                    await self.place(f"customer-{secrets.token_hex(3)}")
+                except (Unreachable, Refused) as error:
+                    say(f"no order placed: {error}")
+            await asyncio.sleep(REFILL_SECONDS)
 
-    async def session(self) -> dict[str, str]:
-        """A new customer with a new order, and the token with which only that customer can follow it."""
-        user = f"visitor-{secrets.token_hex(4)}"
-        order = await self.place(user)
-        return {
-            "orderId": order["orderId"],
-            "userId": user,
-            "note": order["note"],
-            "token": self._token(user, CUSTOMER_SCOPE),
-        }
+    async def session(self) -> Session:
+        """A new customer with a new order. Raises Unreachable."""
+        order = await self.place(f"visitor-{secrets.token_hex(4)}")
+        return Session(order.order_id, order.user_id, order.note, self._token(order.user_id, CUSTOMER_SCOPE))
 
-    async def place(self, user: str) -> dict[str, Any]:
-        """Place an order and begin to move it along. Raises Unreachable."""
-        if len(self._alive) >= MAX_ALIVE:
+    async def place(self, user: str) -> Order:
+        """Place an order and begin to move it along. Raises Unreachable, Refused."""
+        if self.alive >= MAX_ALIVE:
             raise Unreachable("the shop is full")
-        order = await self._post("/api/orders", {"userId": user, "note": random.choice(DISHES)})  # noqa: S311
-        order_id = order["orderId"]
-        task = asyncio.create_task(self._advance(order_id))
-        self._alive[order_id] = task
-        task.add_done_callback(lambda _: self._alive.pop(order_id, None))
+        self._placing += 1
+        try:
+            order = await self._post("/api/orders", {"userId": user, "note": self._random.choice(DISHES)})
+        finally:
+            self._placing -= 1
+        task = asyncio.create_task(self._move(order.order_id))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
         return order
 
-    async def _advance(self, order_id: str) -> None:
-        pause = random.uniform(0.8, 1.4)  # noqa: S311
-        for status in STEPS:
-            await asyncio.sleep(pause)
-            last = random.random() < 0.04  # noqa: S311 - now and then somebody changes their mind
-            await self._post(f"/api/orders/{order_id}/status", {"status": "cancelled" if last else status})
-            if last:
-                return
-            pause = random.uniform(2.0, 4.5)  # noqa: S311
+    async def _move(self, order_id: str) -> None:
+        try:
+            for step in journey(self._random):
+                await asyncio.sleep(step.pause)
+                await self._post(f"/api/orders/{order_id}/status", {"status": step.status})
+        except (Unreachable, Refused) as error:
+            say(f"order {order_id} is left where it is: {error}")
 
-    async def _post(self, path: str, body: dict[str, str]) -> dict[str, Any]:
-        """Try until it worked, on one gateway after the other, with the same idempotency key: done once,
-        whatever broke.
+    async def _post(self, path: str, body: dict[str, str]) -> Order:
+        """Try until it worked, on one gateway after the other, with one idempotency key: it is done once,
+        whatever broke. Raises Unreachable in the end, Refused at once.
         """
         headers = {
             "authorization": f"Bearer {self._token('shop', STAFF_SCOPE)}",
             "idempotency-key": secrets.token_hex(12),
         }
-        for attempt in range(TRIES):
-            gateway = self._gateways[attempt % len(self._gateways)]
+        first = next(self._turns)
+        for gateway in islice(cycle(self._gateways), first, first + TRIES):
             try:
-                return await post(gateway + path, body, headers)
-            except Unreachable:
-                await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+                answer = await post(gateway + path, msgspec.json.encode(body), headers)
+                return msgspec.json.decode(answer, type=Order)
+            except (Unreachable, msgspec.MsgspecError):
+                await asyncio.sleep(self._random.uniform(*RETRY_PAUSE))
         raise Unreachable("no gateway answers")
 
     def _token(self, user: str, scope: str) -> str:
@@ -109,16 +124,14 @@ class Shop:
 
 
 def app(shop: Shop, origins: Sequence[str]) -> Starlette:
-    """What the page asks."""
+    """What the page asks; only pages of `origins` may read the answers."""
 
     async def session(_request: Request) -> Response:
         try:
-            body = await shop.session()
-        except Unreachable:
+            body = msgspec.json.encode(await shop.session())
+        except (Unreachable, Refused):
             return Response(status_code=503)
-        return Response(
-            msgspec.json.encode(body), headers={"cache-control": "no-store"}, media_type="application/json"
-        )
+        return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
 
     async def healthz(_request: Request) -> Response:
         return Response(b"ok")
@@ -129,25 +142,17 @@ def app(shop: Shop, origins: Sequence[str]) -> Starlette:
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    gateways = os.environ["DEMO_GATEWAYS"].split(",")
-    shop = Shop(gateways, os.environ["DEMO_SECRET"])
-    origins = [url.replace("127.0.0.1", host) for url in gateways for host in ("127.0.0.1", "localhost")]
-    server = await Server.start(app(shop, origins), "127.0.0.1", int(os.environ["DEMO_SHOP_PORT"]))
+    shop = Shop(os.environ["DEMO_GATEWAYS"].split(","), os.environ["DEMO_SECRET"], Random())  # noqa: S311
+    origins = os.environ["DEMO_ORIGINS"].split(",")
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    simulation = asyncio.create_task(_simulate(shop))
-    await stopping.wait()
-    simulation.cancel()
+    server = await Server.start(app(shop, origins), "127.0.0.1", int(os.environ["DEMO_SHOP_PORT"]))
+    async with asyncio.TaskGroup() as tasks:  # a simulation that breaks ends the process
+        running = tasks.create_task(shop.run())
+        await stopping.wait()
+        running.cancel()
     await server.stop(1)
-
-
-async def _simulate(shop: Shop) -> None:
-    while True:
-        try:
-            await shop.run()
-        except Unreachable as error:
-            print(f"waiting: {error}", flush=True)
 
 
 if __name__ == "__main__":

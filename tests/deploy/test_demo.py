@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -29,13 +30,19 @@ _ROW = re.compile(r"^(nats|orders|gateway gw-1|gateway gw-2|shop) +(\S+) +(\d+)$
 class Demo:
     """A running demo; `rows` maps a role to its URL and pid, as the table says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.output = folder / "output"
+        self.place = folder / "demo"
+        free = {
+            "CARILLON_DEMO_PORTS": "0,0",
+            "CARILLON_DEMO_FOLDER": str(self.place),
+            "PYTHONPATH": str(ROOT),
+        }
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.demo"],
                 cwd=ROOT,
-                env={**os.environ, "CARILLON_DEMO_PORTS": "0,0,0", "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **free, **environment},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -57,6 +64,18 @@ class Demo:
             lambda: "Ctrl-C stops" in self.text or self.process.poll() is not None, 60, what=self.text
         )
         assert self.process.poll() is None, self.text
+
+    async def asked_to_stop(self, number: signal.Signals) -> int:
+        """Send `number` to its process group, as a terminal does; its exit code."""
+        os.killpg(self.process.pid, number)
+        return await asyncio.to_thread(self.process.wait, 40)
+
+    def children(self) -> list[int]:
+        """Processes that it started and that are alive."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, check=False
+        )
+        return [pid for pid in map(int, listed.stdout.split()) if alive(pid)]
 
     def end(self) -> None:
         """Whatever is left."""
@@ -94,8 +113,18 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
     async with httpx.AsyncClient(timeout=20) as http:
         page = await http.get(f"{first}/")
         told = (await http.get(f"{first}/demo.json")).json()
-        session = (await http.get(f"{rows['shop'][0]}/session", headers={"origin": first})).json()
+        local = first.replace("127.0.0.1", "localhost")
+        answers = [
+            await http.get(f"{rows['shop'][0]}/session", headers={"origin": origin})
+            for origin in (first, second, local)
+        ]
+        abroad = await http.get(f"{rows['shop'][0]}/session", headers={"origin": "http://evil.example"})
+        elsewhere = await http.get(f"{rows['shop'][0]}/orders")
     assert page.status_code == 200
+    session = answers[0].json()
+    assert [answer.headers["access-control-allow-origin"] for answer in answers] == [first, second, local]
+    assert elsewhere.status_code == 404
+    assert "access-control-allow-origin" not in abroad.headers
     assert urlsplit(told["shop"]).netloc == urlsplit(rows["shop"][0]).netloc
     assert [gateway["url"] for gateway in told["gateways"]] == [first, second]
 
@@ -107,23 +136,83 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
         await client.follow(second, session["orderId"], session["token"], resume=True)
         await client.until(3, 30)
         seen = client.statuses
-    assert seen == ["placed", "confirmed", *seen[2:]]
+    assert seen[:2] == ["placed", "confirmed"]
+    assert seen[2] in ("preparing", "cancelled")
     assert len(set(seen)) == len(seen)
     await until(lambda: "gateway gw-1 ended (SIGKILL), starting it again" in demo.text)
+    await until(lambda: "gateway gw-1 runs again" in demo.text)
     await until(lambda: _answers(first), 20, what="the killed gateway is back")
+    again = re.findall(r"gateway gw-1 runs again, pid (\d+)", demo.text)
+    assert "eyJ" not in "".join(log.read_text() for log in demo.place.glob("logs/*"))
 
-    demo.process.send_signal(signal.SIGINT)
-    assert await asyncio.to_thread(demo.process.wait, 30) == 0
+    assert await demo.asked_to_stop(signal.SIGINT) == 0
     assert not [role for role, (_, pid) in rows.items() if alive(pid)]
+    assert not any(alive(int(pid)) for pid in again)
 
 
 async def test_nothing_outlives_a_killed_demo(demo: Demo) -> None:
     """kill -9 of the launcher ends every child."""
     await demo.until_announced()
     pids = [pid for _, pid in demo.rows.values()]
+    assert all(map(alive, pids))
     demo.process.kill()
 
     await until(lambda: not any(map(alive, pids)), 15, what="every child is gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_asked_to_stop_while_it_starts_it_leaves_nothing_behind(
+    demo: Demo, number: signal.Signals
+) -> None:
+    """A start that is cut short ends as cleanly as a demo that runs."""
+    await until(lambda: len(demo.children()) == 6, 20, what="all are started, none is ready")
+    pids = demo.children()
+
+    assert await demo.asked_to_stop(number) == 0
+    assert not any(map(alive, pids))
+    assert "Ctrl-C stops" not in demo.text
+
+
+async def test_a_taken_nats_port_is_named(tmp_path: Path) -> None:
+    """The port that was asked for is kept to: exit code 1, and the message says what is wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = Demo(tmp_path, CARILLON_DEMO_NATS_PORT=str(port))
+        code = await asyncio.to_thread(refused.process.wait, 20)
+
+    assert (code, refused.text) == (
+        1,
+        f"The demo cannot run: port {port} of CARILLON_DEMO_NATS_PORT is taken\n",
+    )
+
+
+async def test_a_failed_start_ends_everything_and_shows_why(tmp_path: Path) -> None:
+    """NATS cannot start: exit code 1, its last words, and no process."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python").symlink_to(sys.executable)
+    broken = programs / "nats-server"
+    broken.write_text("#!/bin/sh\necho no space left\nexit 3\n")
+    broken.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    folder = {"CARILLON_DEMO_PORTS": "0,0", "CARILLON_DEMO_FOLDER": str(tmp_path / "demo")}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [str(programs / "python"), "-m", "deploy.demo"]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**environment, **folder},
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    done = await asyncio.to_thread(run)
+
+    assert done.returncode == 1
+    assert done.stderr == "The demo cannot run: nats did not start:\n    no space left\n"
 
 
 def _answers(url: str) -> bool:
