@@ -25,6 +25,7 @@ from services.gateway.admission import Admission, AdmissionLimits
 from services.gateway.api import OrdersApi
 from services.gateway.auth import Misconfigured
 from services.gateway.authenticator import Authenticator
+from services.gateway.channel_stream import ChannelStream
 from services.gateway.channels import Channels
 from services.gateway.connections import Connections
 from services.gateway.desk import Desk
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
+    from services.gateway.stream_route import StreamRoute
+
 log = structlog.get_logger(__name__)
 
 LINGER_SECONDS: Final = 2.0
@@ -67,8 +70,9 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     reads = Log(calls, ORDERS)
     admission = Admission(_admission_limits(settings), time.monotonic())
     relays: dict[str, Relay] = {}
+    channels = Channels(relays, reads)
     desk = Desk(
-        Channels(relays, reads),
+        channels,
         calls,
         authenticator,
         admission,
@@ -90,12 +94,14 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     relay = Relay(live, reads, kind=ORDER, max_channels=most, author=handshake.author)
     rooms = Relay(live, Log(calls, CHAT), kind=ROOM, max_channels=most, author=handshake.author)
     relays.update({ORDER.name: relay, ROOM.name: rooms})
-    order_stream = OrderStream(relay, reads, authenticator, origins, connections, settings)
+    order_stream = OrderStream(relay, channels, authenticator, origins, connections, settings)
+    channel_stream = ChannelStream(desk, authenticator, origins, connections, settings)
     api = OrdersApi(calls, authenticator, settings)
     app = _app(
         [
             *api.routes(),
             Route("/api/orders/{order_id}/stream", order_stream, methods=["GET"]),
+            Route("/api/stream", channel_stream, methods=["GET"]),
             *page_routes(settings),
         ],
         origins,
@@ -108,7 +114,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await _drain(order_stream, handshake, connections, settings.drain_seconds)
+        await _drain((order_stream, channel_stream, handshake), connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
         await connections.close()
         await relay.close()
@@ -151,11 +157,12 @@ def _admission_limits(settings: GatewaySettings) -> AdmissionLimits:
 
 
 async def _drain(
-    order_stream: OrderStream, handshake: Handshake, connections: Connections, window: float
+    entrances: tuple[StreamRoute | Handshake, ...], connections: Connections, window: float
 ) -> None:
     if len(connections) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
-    order_stream.draining = handshake.draining = True
+    for entrance in entrances:
+        entrance.draining = True
     log.info("goodbyes", streams=len(connections), seconds=window)
     await connections.drain(window)
 

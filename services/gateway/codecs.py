@@ -48,6 +48,13 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
 
 
+def identify(event_id: str) -> bytes:
+    """Only a new `Last-Event-ID`; nothing is dispatched (WHATWG HTML, section 9.2.6: an event without
+    data).
+    """
+    return f"id: {event_id}\n\n".encode()
+
+
 def chunk(data: bytes) -> bytes:
     """`data` as one HTTP/1.1 chunk; nothing for nothing, because an empty chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

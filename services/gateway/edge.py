@@ -136,7 +136,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self.refuse(404, _error("not_found"))
             return
         path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
-        self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers))
+        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers, method, f"HTTP/{version}"))
 
     def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer with an error and close."""
@@ -193,11 +194,13 @@ class EdgeProtocol(HttpToolsProtocol):
 
 
 class Upgrade(NamedTuple):
-    """A request to upgrade: its path (decoded), query and headers."""
+    """A request to upgrade: its path (decoded), query, headers, method and protocol ("HTTP/1.1")."""
 
     path: str
     query: bytes
     headers: list[tuple[bytes, bytes]]
+    method: str
+    protocol: str
 
 
 class Keeper(Protocol):

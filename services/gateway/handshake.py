@@ -48,7 +48,7 @@ CLIENT_PATH: Final = "/ws"
 ECHO_PATH: Final = "/echo"
 
 _RETRY: Final = (("retry-after", "1"),)
-_TOLD: Final = frozenset({"Upgrade", "Allow", "Sec-WebSocket-Version"})
+_TOLD: Final = frozenset({"Upgrade", "Allow"})
 
 REFUSED = counter("gateway_admission_refused", "Handshakes refused, by limit", ["limit"])
 HANDSHAKES = counter("gateway_handshakes", "WebSocket handshakes by answer", ["code"])
@@ -107,13 +107,15 @@ class Handshake:
             edge.refuse(refused.row.status, _body(refused), _RETRY if refused.row.status == 503 else ())
             return
         protocol = ServerProtocol(subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent)
-        answer = protocol.accept(Request(request.path, _headers(request)))
+        answer = protocol.accept(
+            Request(request.path, _headers(request), method=request.method, protocol=request.protocol)
+        )
         if answer.status_code != 101:
             HANDSHAKES.labels("bad_handshake").inc()
             self._admission.leave_address(edge.address)
             told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
-            refusal = Refusal("invalid_request", "Not a WebSocket handshake.")
-            edge.refuse(answer.status_code, _body(refusal), told)
+            told.append(("Sec-WebSocket-Version", "13"))  # RFC 6455 section 4.4
+            edge.refuse(answer.status_code, _body(_bad_handshake(answer.status_code)), told)
             return
         HANDSHAKES.labels("ok").inc()
         self._open(edge, request, protocol.subprotocol, answer.serialize())
@@ -123,6 +125,8 @@ class Handshake:
             return Refusal("not_found")
         if self.draining:
             return Refusal("unavailable")
+        if sum(name == b"host" for name, _ in request.headers) != 1:
+            return Refusal("invalid_request", "A request has one Host.")  # RFC 9112 section 3.2
         if not self._origin_allowed(request):
             return Refusal("forbidden", "This origin is not allowed.")
         limit = self._admission.admit_address(edge.address, self._now())
@@ -178,6 +182,12 @@ def _present_token(socket: ClientSocket, request: Upgrade) -> None:
             socket.close(CLOSE_CODES["unauthorized"])
         return
     socket.perform(Work(Authenticate(token=token)))
+
+
+def _bad_handshake(status: int) -> Refusal:
+    if status == 405:
+        return Refusal("method_not_allowed")
+    return Refusal("invalid_request", "Not a WebSocket handshake.")
 
 
 def _body(refusal: Refusal) -> bytes:

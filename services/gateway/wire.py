@@ -104,35 +104,52 @@ class WireFormat:
 
     def snapshot(self, event: Event) -> bytes:
         """A channel as it is, with its end if it has ended."""
-        body = event.body
-        if not isinstance(body, StatusUpdate):
-            return b""
-        position = str(Position(event.epoch, event.seq))
-        told = SnapshotFrame(
-            channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
-        )
-        return self.frame(told) + self._complete(event)
+        return b"".join(map(self.frame, snapshot_frames(event)))
 
     def reset(self, channel: str, reason: ResetReason, last: Event | None) -> bytes:
         """Continuity broke; the state to go on from follows."""
-        position = str(Position(last.epoch, last.seq)) if last is not None else ""
-        told = self.frame(ResetFrame(channel=channel, reason=reason, position=position))
-        return told + (self.snapshot(last) if last is not None else b"")
+        return b"".join(map(self.frame, reset_frames(channel, reason, last)))
 
     def _event(self, event: Event) -> bytes:
-        body = event.body
-        position = str(Position(event.epoch, event.seq))
-        if isinstance(body, ChatMessage):
-            return self.frame(chat_frame(body, position))
-        if isinstance(body, StatusUpdate):
-            told = StatusUpdateFrame(
-                channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
-            )
-            return self.frame(told) + self._complete(event)
-        return b""
+        return b"".join(map(self.frame, event_frames(event)))
 
-    def _complete(self, event: Event) -> bytes:
-        return self.frame(CompleteFrame(channel=event.channel)) if event.final else b""
+
+def event_frames(event: Event) -> list[ServerFrame]:
+    """What clients are told of a channel's event; nothing of one that could not be read."""
+    body = event.body
+    position = str(Position(event.epoch, event.seq))
+    if isinstance(body, ChatMessage):
+        return [chat_frame(body, position)]
+    if isinstance(body, StatusUpdate):
+        told = StatusUpdateFrame(
+            channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
+        )
+        return [told, *_complete(event)]
+    return []
+
+
+def snapshot_frames(event: Event) -> list[ServerFrame]:
+    """A channel as it is, with its end if it has ended. Rooms have no snapshot: their past is history."""
+    body = event.body
+    if not isinstance(body, StatusUpdate):
+        return []
+    position = str(Position(event.epoch, event.seq))
+    told = SnapshotFrame(
+        channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
+    )
+    return [told, *_complete(event)]
+
+
+def reset_frames(channel: str, reason: ResetReason, last: Event | None) -> list[ServerFrame]:
+    """Continuity broke; the state to go on from follows."""
+    if last is None:
+        return [ResetFrame(channel=channel, reason=reason)]
+    position = str(Position(last.epoch, last.seq))
+    return [ResetFrame(channel=channel, reason=reason, position=position), *snapshot_frames(last)]
+
+
+def _complete(event: Event) -> list[ServerFrame]:
+    return [CompleteFrame(channel=event.channel)] if event.final else []
 
 
 JSON: Final = WireFormat(Opcode.TEXT, msgspec.json.Encoder().encode, msgspec.json.Decoder(ClientFrame).decode)

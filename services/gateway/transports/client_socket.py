@@ -75,7 +75,7 @@ class ClientSocket(WebSocket, Following):
         if not self.ended and now >= self._deadline:
             self.close(CLOSE_CODES["token_expired" if self.session.identity else "unauthorized"])
         again = super().beat(now)
-        return None if again is None else min(again, self._deadline)
+        return again if again is None or self.ended else min(again, self._deadline)
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""

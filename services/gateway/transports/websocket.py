@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 MAX_FRAGMENTS: Final = 128
 MAX_CONTROLS: Final = 32
-"""Control frames without a message between them: one more is a flood."""
+CONTROL_SECONDS: Final = 6.0
+"""More than MAX_CONTROLS control frames within this time are a flood; a pong now and then is life."""
 MESSAGE_SECONDS: Final = 10.0
 """How long a message may be half-received."""
 
-IDLE, ASKED, ANSWERED = range(3)
+IDLE, ASKED, ANSWERED, LEAVING, GONE = range(5)
 
 OPEN = gauge("gateway_websockets", "Open WebSocket connections", [])
 CLOSED = counter("gateway_websocket_closed", "WebSocket connections that ended, by reason", ["reason"])
@@ -62,6 +63,7 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_controls",
+        "_controls_since",
         "_ended",
         "_fragments",
         "_gone",
@@ -83,6 +85,7 @@ class WebSocket(asyncio.Protocol):
         self._half_since = 0.0
         self._fragments: list[bytes] | None = None
         self._controls = 0
+        self._controls_since = 0.0
         self._ping = IDLE
 
     def message(self, text: bool, data: bytes) -> None:
@@ -127,7 +130,7 @@ class WebSocket(asyncio.Protocol):
     def beat(self, now: float) -> float | None:
         """Ping, or give up on a peer that did not answer the last one."""
         if self._ended:
-            return None
+            return self._leave(now)
         if self._parser is not None and now - self._half_since > MESSAGE_SECONDS:
             self.end("half_message", Rfc6455.POLICY_VIOLATION, "Message took too long")
             return None
@@ -177,6 +180,7 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Gone, for whatever reason."""
         self._ended = self._ended or ("error" if exc else "client")
+        self._ping = GONE
         self.released()
         OPEN.dec()
         CLOSED.labels(self._ended).inc()
@@ -187,6 +191,16 @@ class WebSocket(asyncio.Protocol):
         self.close(CLOSE_CODES["drain"])
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _leave(self, now: float) -> float | None:
+        # What was said last waits for a peer that may never read it.
+        if self._ping == GONE:
+            return None
+        if self._ping == LEAVING:
+            self._out.abort()
+            return None
+        self._ping = LEAVING
+        return now + self._keep.ping_timeout
 
     @property
     def _out(self) -> asyncio.Transport:
@@ -213,12 +227,17 @@ class WebSocket(asyncio.Protocol):
 
     def _received(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            self._controls = 0
             self._assemble(frame)
         elif frame.opcode is not Opcode.CLOSE:
-            self._controls += 1
-            if self._controls > MAX_CONTROLS:
-                self.close(CLOSE_CODES["rate_limited"])
+            self._control()
+
+    def _control(self) -> None:
+        now = self._now()
+        if now - self._controls_since > CONTROL_SECONDS:
+            self._controls, self._controls_since = 0, now
+        self._controls += 1
+        if self._controls > MAX_CONTROLS:
+            self.close(CLOSE_CODES["rate_limited"])
 
     def _assemble(self, frame: Frame) -> None:
         data = bytes(frame.data)
@@ -230,7 +249,7 @@ class WebSocket(asyncio.Protocol):
         fragments = self._fragments
         assert fragments is not None  # the parser refuses a continuation of nothing
         fragments.append(data)
-        if len(fragments) > MAX_FRAGMENTS:
+        if len(fragments) > MAX_FRAGMENTS + 1:  # the first says what they are
             self.end("too_many_fragments", Rfc6455.POLICY_VIOLATION, "Too many fragments")
         elif frame.fin:
             self._fragments = None
@@ -238,6 +257,7 @@ class WebSocket(asyncio.Protocol):
 
     def _whole(self, text: bool, data: bytes) -> None:
         RECEIVED.inc()
+        self._half_since = self._now()  # what is half-received now began behind this message
         if text and not _is_utf8(data):
             self.end("invalid_utf8", Rfc6455.INVALID_DATA, "Invalid UTF-8")
             return

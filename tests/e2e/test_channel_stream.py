@@ -1,0 +1,140 @@
+"""GET /api/stream: rooms and orders on one SSE stream, resumed together by one id."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+
+from proto.chat import MessageSent, SendMessage
+from runtime import rpc
+from runtime.bus import Bus
+from runtime.settings import ProcessSettings
+from tests.support.api import OrdersClient
+from tests.support.sse import SseClient
+from tests.support.stack import Stack, token
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SCOPE = "orders:read orders:write chat"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Two gateways, orders and chat."""
+    with Stack(gateways=2, chat=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def bus(stack: Stack) -> AsyncIterator[Bus]:
+    """A connection of our own, to speak in rooms."""
+    connection = Bus(ProcessSettings(nats_url=(stack.nats.url,)), role="test", name="test")
+    await connection.start()
+    await connection.until_connected()
+    yield connection
+    await connection.close()
+
+
+async def say(bus: Bus, room: str, text: str) -> MessageSent:
+    """Bob says something."""
+    command = SendMessage(room_id=room, user_id="bob", text=text, client_id=f"{room}-{text}")
+    return await rpc.call(bus, "chat", "send", command, MessageSent, timeout=10)
+
+
+def path(*channels: str) -> str:
+    """The stream over these channels."""
+    return "/api/stream?" + "&".join(f"channel={quote(channel)}" for channel in channels)
+
+
+def bearer(scope: str = SCOPE, **claims: object) -> dict[str, str]:
+    """Alice's header."""
+    return {"Authorization": f"Bearer {token('alice', scope, **claims)}"}
+
+
+def told(client: SseClient, kind: str) -> list[dict[str, object]]:
+    """The frames of one type."""
+    return [event.data for event in client.events if event.data["type"] == kind]
+
+
+async def test_rooms_and_an_order_arrive_on_one_stream_and_resume_together(stack: Stack, bus: Bus) -> None:
+    """Each channel goes on from its own position, on another gateway, without a gap or a duplicate."""
+    first, second = (gateway.url for gateway in stack.gateways)
+    async with OrdersClient(first, token("alice", SCOPE)) as orders, SseClient() as client:
+        order = f"order:{await orders.place()}"
+        channels = path("room:red", "room:blue", order)
+        await client.connect(first, channels, headers=bearer())
+        await client.until(4)  # three acks and the order's snapshot
+        await say(bus, "red", "1")
+        await say(bus, "blue", "1")
+        await client.until(6)
+        await client.close()
+
+        await say(bus, "blue", "2")
+        await orders.advance(order.removeprefix("order:"), "confirmed")
+        await client.connect(second, channels, headers=bearer(), resume=True)
+        await client.until(11)
+        await say(bus, "red", "2")
+        await client.until(12)
+
+    assert [ack["id"] for ack in told(client, "ack")] == ["room:red", "room:blue", order] * 2
+    assert [ack.get("recovered") for ack in told(client, "ack")] == [None, None, None, True, True, True]
+    assert [(frame["roomId"], frame["text"]) for frame in told(client, "chat_message")] == [
+        ("red", "1"),
+        ("blue", "1"),
+        ("blue", "2"),
+        ("red", "2"),
+    ]
+    assert [frame["status"] for frame in told(client, "snapshot")] == ["placed"]
+    assert [frame["status"] for frame in told(client, "status_update")] == ["confirmed"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "claims", "status", "code"),
+    [
+        ((), {}, 400, "invalid_request"),
+        (tuple(f"room:{number}" for number in range(17)), {}, 400, "invalid_request"),
+        (("nonsense",), {}, 400, "invalid_request"),
+        (("room:",), {}, 400, "invalid_request"),
+        (("room:red",), {"scope": "orders:read"}, 403, "forbidden"),
+        (("order:1",), {"scope": "chat"}, 403, "forbidden"),
+        (("room:red",), {"rooms": ["blue*"]}, 403, "forbidden"),
+        (("order:a b",), {}, 404, "not_found"),
+    ],
+)
+async def test_what_may_not_be_read_is_refused_before_the_stream_starts(
+    stack: Stack, channels: tuple[str, ...], claims: dict[str, object], status: int, code: str
+) -> None:
+    """A plain error, as for any request."""
+    scope = str(claims.pop("scope", SCOPE))
+    async with SseClient() as client:
+        await client.connect(stack.gateways[0].url, path(*channels), headers=bearer(scope, **claims))
+        await client.until_ended()
+
+    assert client.status == status
+    assert code in client.body.decode()
+
+
+async def test_an_unknown_order_is_told_and_the_rest_goes_on(stack: Stack, bus: Bus) -> None:
+    """One channel that is not there does not take the others along."""
+    async with SseClient() as client:
+        await client.connect(stack.gateways[0].url, path("order:nope", "room:green"), headers=bearer())
+        await client.until(2)
+        await say(bus, "green", "hello")
+        await client.until(3)
+
+    assert [frame["code"] for frame in told(client, "error")] == ["not_found"]
+    assert [frame["text"] for frame in told(client, "chat_message")] == ["hello"]
+
+
+@pytest.mark.parametrize("position", ["garbage", "0_0_0", "zzz-1", "a_b"])
+async def test_a_position_of_another_stream_is_not_guessed_at(stack: Stack, bus: Bus, position: str) -> None:
+    """The client is told that it did not recover."""
+    await say(bus, "white", "before")
+    async with SseClient(last_id=position) as client:
+        await client.connect(stack.gateways[0].url, path("room:white"), headers=bearer(), resume=True)
+        await client.until(1)
+
+    assert told(client, "ack")[0]["recovered"] is False
