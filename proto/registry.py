@@ -20,6 +20,7 @@ from proto.chat import (
     SendMessage,
     SetRoomPolicy,
 )
+from proto.fleet import GatewayLoad
 from proto.orders import (
     AdvanceOrder,
     CancelOrder,
@@ -192,5 +193,15 @@ MESSAGES: Final = (
         publishers=(Party.SERVER, Party.CHAT),
         readers=(Party.GATEWAY,),
         rule=_CHAT,
+    ),
+    Message(
+        pattern="fleet.gateways",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=GatewayLoad,
+        owner=Party.GATEWAY,
+        publishers=(Party.GATEWAY,),
+        readers=(Party.GATEWAY,),
+        rule="never shown",
     ),
 )

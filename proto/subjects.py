@@ -118,6 +118,11 @@ def parse_room_log(subject: str) -> str:
             raise InvalidSubject(f"not a room's subject: {subject!r}")
 
 
+def gateway_loads() -> str:
+    """Where gateways tell each other their load."""
+    return "fleet.gateways"
+
+
 def rpc(service: str, method: str) -> str:
     """The subject of one request type of a service; its queue group is the service's name."""
     return f"rpc.{service}.{method}"

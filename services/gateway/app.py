@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+import secrets
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,7 @@ from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
+from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
@@ -109,11 +111,19 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     await authenticator.start()
     for task in (*relay.start(), *rooms.start(), connections.start()):
         process.rests_on(task)
+    rebalance = Rebalance(
+        calls,
+        connections,
+        instance=f"{process.instance}-{secrets.token_hex(4)}",
+        per_second=settings.rebalance_per_second,
+    )
+    rebalance.start()
     server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake))
     log.info("serving", port=server.port, gateway=process.instance)
     try:
         yield
     finally:
+        await rebalance.close()
         await _drain((order_stream, channel_stream, handshake), connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
         await connections.close()

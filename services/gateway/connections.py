@@ -39,6 +39,7 @@ class Connections:
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.max_connections
         self._retry_ms = settings.sse_retry_ms
+        self._max_age = settings.max_connection_seconds
         self._open: set[Connection] = set()
         self._wheel: Wheel[Timed] = Wheel(time.monotonic(), TICK)
         self._ticking: asyncio.Task[None] | None = None
@@ -70,6 +71,15 @@ class Connections:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
         self._wheel.add(connection, due)
+        if self._max_age:
+            # Of its own for each, so that those who came together do not leave together.
+            age = self._max_age * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            self._wheel.add(_Retirement(self, connection), time.monotonic() + age)
+
+    def retire(self, connection: Connection) -> None:
+        """It is old enough: it may come back, to any gateway."""
+        if connection in self._open:
+            connection.goodbye("rebalance", self.retry_ms())
 
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
@@ -115,3 +125,18 @@ class Connections:
                 again = connection.beat(now)
                 if again is not None:
                     self._wheel.add(connection, again)
+
+
+class _Retirement:
+    """The end of a connection's longest life."""
+
+    __slots__ = ("_connection", "_connections")
+
+    def __init__(self, connections: Connections, connection: Connection) -> None:
+        self._connections = connections
+        self._connection = connection
+
+    def beat(self, now: float) -> float | None:  # noqa: ARG002 - one deadline
+        """It has come."""
+        self._connections.retire(self._connection)
+        return None

@@ -242,7 +242,7 @@ class Relay:
         return state
 
     def _event(self, stored: Stored, name: str) -> Event:
-        return self._decode(self._epoch, name, stored.seq, stored.previous, stored.payload)
+        return self._decode(self._epoch, name, stored.seq, stored.previous, stored.payload, stored.origin)
 
     def _events(self, read: Iterable[Stored], channel: Channel) -> list[Event]:
         return [self._event(stored, channel.name) for stored in read]

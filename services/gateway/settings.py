@@ -39,6 +39,8 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     handshakes_per_second   WebSocket handshakes in the long run, twice as many at once; 0 = no limit
     connections_per_user    WebSockets of one user at once; 0 = no limit
     connections_per_address WebSockets of one address at once; 0 = no limit (behind a proxy all share one)
+    rebalance_per_second    connections at most that a gateway with too many sends to the others; 0 = none
+    max_connection_seconds  longest life of a connection, 80 to 120 % of it; 0 = no limit
     max_message_bytes       largest request body and largest WebSocket message
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
     max_connections         streams at once; one more is told to come back later
@@ -67,6 +69,8 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     handshakes_per_second: Limit = 1000.0
     connections_per_user: Annotated[int, Meta(ge=0)] = 100
     connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    rebalance_per_second: Limit = 50.0
+    max_connection_seconds: Limit = 0.0
     max_message_bytes: Count = 65536
     outbox_bytes: Count = 262144
     max_connections: Count = 100_000

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import proto
-from proto import chat, frames, orders
+from proto import chat, fleet, frames, orders, websocket
 from proto.errors import CATALOGUE, CLOSE_CODES, Refusal
 from proto.frames import ErrorBody, Reconnect, Reset, StatusUpdate
 from proto.orders import OrderStatus
@@ -39,7 +39,11 @@ FOLDER: Final = Path(proto.__file__).with_name("vectors")
 FILES: Final[dict[str, Vector]] = {
     path.stem: json.loads(path.read_bytes()) for path in sorted(FOLDER.glob("*.json"))
 }
-STRUCTS: Final = {kind.__name__: kind for module in (orders, chat, frames) for kind in public_structs(module)}
+STRUCTS: Final = {
+    kind.__name__: kind
+    for module in (orders, chat, fleet, frames, websocket)
+    for kind in public_structs(module)
+}
 TYPED: Final = ("commands", "events", "frames")
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import GeneratorType
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from websockets.frames import CloseCode as Rfc6455
 from websockets.frames import Opcode
 from websockets.protocol import Protocol as Parser
 from websockets.protocol import Side, State
+from websockets.streams import StreamReader
 
 from proto.errors import CLOSE_CODES
 from runtime.metrics import counter, gauge
@@ -34,6 +36,9 @@ CONTROL_SECONDS: Final = 6.0
 """More than MAX_CONTROLS control frames within this time are a flood; a pong now and then is life."""
 MESSAGE_SECONDS: Final = 10.0
 """How long a message may be half-received."""
+
+_AT_EOF: Final = StreamReader.at_eof.__code__
+"""Where the parser waits for the next frame to begin."""
 
 IDLE, ASKED, ANSWERED, LEAVING, GONE = range(5)
 
@@ -220,7 +225,7 @@ class WebSocket(asyncio.Protocol):
             self._ended = _reason(parser)
             self._out.close()
             return
-        half = parser.reader.buffer or parser.current_size is not None
+        half = parser.current_size is not None or not _between_frames(parser)
         if half and self._parser is None:
             self._half_since = self._now()
         self._parser = parser if half else None
@@ -270,6 +275,12 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _between_frames(parser: Parser) -> bool:
+    # An empty buffer tells nothing: the head of a frame leaves it before the rest has come.
+    waiting = cast("GeneratorType[None, None, None]", parser.parser).gi_yieldfrom
+    return isinstance(waiting, GeneratorType) and waiting.gi_code is _AT_EOF
 
 
 def _reason(parser: Parser) -> str:

@@ -1,0 +1,84 @@
+"""Gateways tell each other their load over NATS, and those with too much shed the excess at a capped rate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from proto import subjects
+from proto.errors import Refusal
+from proto.fleet import GatewayLoad
+from runtime.metrics import counter, gauge
+from services.gateway.fleet import Fleet
+
+if TYPE_CHECKING:
+    from runtime.bus import Bus
+    from services.gateway.connections import Connections
+
+log = structlog.get_logger(__name__)
+
+REPORT_SECONDS: Final = 2.0
+SETTLE_SECONDS: Final = 6.0
+"""After the start: the others have not reported yet, and a restarted gateway must not judge by half the
+fleet.
+"""
+
+GATEWAYS = gauge("gateway_fleet", "Other gateways heard of", [])
+SHED = counter("gateway_shed", "Connections sent to other gateways", [])
+_decoder: Final = msgspec.json.Decoder(GatewayLoad)
+
+
+class Rebalance:
+    """`per_second` connections at most are sent away; 0 = never."""
+
+    def __init__(self, bus: Bus, connections: Connections, *, instance: str, per_second: float) -> None:
+        self._bus = bus
+        self._connections = connections
+        self._instance = instance
+        self._per_second = per_second
+        self._fleet = Fleet()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to report and to listen."""
+        self._bus.subscribe(subjects.gateway_loads(), self._heard)
+        self._task = asyncio.create_task(self._run(), name="rebalance")
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _heard(self, _subject: bytes, _reply: bytes, payload: bytes, _headers: bytes | None) -> None:
+        load = _decoder.decode(payload)
+        if load.instance != self._instance:
+            self._fleet.heard(load.instance, load.connections, time.monotonic())
+            GATEWAYS.set(len(self._fleet))
+
+    async def _run(self) -> None:
+        settled = time.monotonic() + SETTLE_SECONDS
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            self._report()
+            now = time.monotonic()
+            excess = self._fleet.excess(len(self._connections), now)
+            if self._per_second and excess and now > settled:
+                await self._shed(min(excess, round(self._per_second * REPORT_SECONDS) or 1))
+
+    async def _shed(self, count: int) -> None:
+        log.info("shedding", connections=count, of=len(self._connections))
+        SHED.inc(count)
+        self._fleet.sent(count, time.monotonic())
+        await self._connections.shed(count, self._per_second)
+
+    def _report(self) -> None:
+        load = GatewayLoad(instance=self._instance, connections=len(self._connections))
+        try:
+            self._bus.publish(subjects.gateway_loads(), msgspec.json.encode(load))
+        except Refusal:
+            log.debug("report_lost")

@@ -1,0 +1,292 @@
+"""services/gateway/session.py"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proto.errors import Refusal
+from proto.websocket import (
+    Authenticate,
+    FetchHistory,
+    JoinRoom,
+    LeaveRoom,
+    Ping,
+    Pong,
+    SendChatMessage,
+    Subscribe,
+    Unsubscribe,
+)
+from services.gateway.auth import Identity
+from services.gateway.session import STRIKES, Answer, End, Limits, Session, Work
+
+if TYPE_CHECKING:
+    from proto.websocket import ClientFrame
+    from services.gateway.session import Decision
+
+SCOPES = frozenset({"chat", "orders:read"})
+EVERY_KIND: list[ClientFrame] = [
+    Subscribe(channel="order:a"),
+    Unsubscribe(channel="order:a"),
+    JoinRoom(room_id="a"),
+    LeaveRoom(room_id="a"),
+    SendChatMessage(text="hi"),
+    FetchHistory(room_id="a"),
+    Ping(),
+]
+
+
+def session(
+    *followed: str,
+    scopes: frozenset[str] = SCOPES,
+    rooms: tuple[str, ...] | None = None,
+    limits: Limits | None = None,
+) -> Session:
+    """Alice's, who proved who she is and follows these channels."""
+    made = Session("s1", limits or Limits(), 0.0)
+    made.identity = Identity(user="alice", expires_at=1e9, scopes=scopes, rooms=rooms)
+    made.channels.update(dict.fromkeys(followed))
+    return made
+
+
+def refused(decision: Decision) -> str:
+    """The code of an error that does not end the connection."""
+    assert isinstance(decision, Answer), decision
+    code: str = decision.frame.code  # type: ignore[union-attr]
+    return code
+
+
+def channel(decision: Decision) -> str:
+    """The channel of a work."""
+    assert isinstance(decision, Work), decision
+    return decision.channel
+
+
+@pytest.mark.parametrize("frame", EVERY_KIND, ids=lambda frame: type(frame).__name__)
+def test_whoever_did_not_say_who_he_is_may_say_nothing_else(frame: ClientFrame) -> None:
+    """Before the token every frame but `authenticate` ends the connection with 4001."""
+    decision = Session("s1", Limits(), 0.0).receive(frame, 0.0)
+
+    assert isinstance(decision, End)
+    assert (decision.close.code, decision.error) == (4001, None)
+
+
+def test_a_token_is_a_work_before_and_after() -> None:
+    """It may be renewed at any time."""
+    frame = Authenticate(token="t")
+
+    assert Session("s1", Limits(), 0.0).receive(frame, 0.0) == Work(frame)
+    assert session().receive(frame, 0.0) == Work(frame)
+
+
+def test_an_unreadable_frame_of_a_stranger_ends_the_connection() -> None:
+    """4001: strangers are not taught."""
+    decision = Session("s1", Limits(), 0.0).unreadable(Refusal("invalid_json", "Invalid JSON"), 0.0)
+
+    assert isinstance(decision, End)
+    assert decision.close.code == 4001
+
+
+def test_an_unreadable_frame_is_told_and_the_connection_stays() -> None:
+    """With the refusal's own code and sentence, and no id, since none could be read."""
+    decision = session().unreadable(Refusal("invalid_json", "Invalid JSON"), 0.0)
+
+    assert isinstance(decision, Answer)
+    assert (refused(decision), decision.frame.id) == ("invalid_json", None)  # type: ignore[union-attr]
+
+
+def test_unreadable_frames_count_against_the_rate() -> None:
+    """Junk is no cheaper than sense."""
+    alice = session(limits=Limits(rate=1, burst=2))
+    junk = Refusal("invalid_json", "Invalid JSON")
+    codes = [refused(alice.unreadable(junk, 0.0)) for _ in range(3)]
+
+    assert codes == ["invalid_json", "invalid_json", "rate_limited"]
+
+
+@pytest.mark.parametrize("frame_id", [None, "p1"])
+def test_a_ping_is_answered_at_once(frame_id: str | None) -> None:
+    """With its id."""
+    assert session().receive(Ping(id=frame_id), 0.0) == Answer(Pong(id=frame_id))
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (Subscribe(channel="order:a-1"), "order:a-1"),
+        (Subscribe(channel="room:a b:c"), "room:a b:c"),
+        (JoinRoom(room_id="a:b"), "room:a:b"),
+        (Unsubscribe(channel="room:known"), "room:known"),
+        (LeaveRoom(room_id="known"), "room:known"),
+        (SendChatMessage(text="hi", room_id="known"), "room:known"),
+        (FetchHistory(room_id="other"), "room:other"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_work_names_its_channel(frame: ClientFrame, expected: str) -> None:
+    """A room's id may hold anything, also a colon."""
+    assert session("room:known").receive(frame, 0.0) == Work(frame, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("room:", "invalid_request"),
+        ("room", "invalid_request"),
+        ("x:y", "invalid_request"),
+        (":", "invalid_request"),
+        ("ROOM:a", "invalid_request"),
+        ("__proto__", "invalid_request"),
+        ("constructor:a", "invalid_request"),
+        ("order:", "not_found"),
+        ("order:*", "not_found"),
+        ("order:a.b", "not_found"),
+        ("order:a\n", "not_found"),
+        ("order:" + "x" * 65, "not_found"),
+    ],
+)
+def test_names_of_no_channel(name: str, code: str) -> None:
+    """What cannot be an order's id is not found, like any order that is not there."""
+    assert refused(session().receive(Subscribe(channel=name, id="s"), 0.0)) == code
+
+
+@pytest.mark.parametrize("frame", [Unsubscribe(channel="room:a"), LeaveRoom(room_id="a")])
+def test_only_what_is_followed_can_be_left(frame: ClientFrame) -> None:
+    """Otherwise: not_found."""
+    assert refused(session("room:b").receive(frame, 0.0)) == "not_found"
+
+
+def test_a_message_goes_to_the_only_room() -> None:
+    """Orders that are followed do not count."""
+    assert channel(session("order:x", "room:a").receive(SendChatMessage(text="hi"), 0.0)) == "room:a"
+
+
+@pytest.mark.parametrize("followed", [(), ("order:x",), ("room:a", "room:b")], ids=str)
+def test_with_no_room_or_several_a_message_must_name_one(followed: tuple[str, ...]) -> None:
+    """Nobody guesses."""
+    assert refused(session(*followed).receive(SendChatMessage(text="hi"), 0.0)) == "invalid_request"
+
+
+def test_nobody_talks_into_a_room_he_did_not_join() -> None:
+    """Not even with the scope."""
+    frame = SendChatMessage(text="hi", room_id="b")
+
+    assert refused(session("room:a").receive(frame, 0.0)) == "not_found"
+
+
+def test_channels_have_a_limit() -> None:
+    """One more is refused by name; one that is followed already may be followed anew."""
+    alice = session("room:a", "order:b", limits=Limits(channels=2))
+
+    assert refused(alice.receive(JoinRoom(room_id="c"), 0.0)) == "too_many_channels"
+    assert refused(alice.receive(Subscribe(channel="order:c"), 0.0)) == "too_many_channels"
+    assert channel(alice.receive(JoinRoom(room_id="a", since="x-1"), 0.0)) == "room:a"
+    del alice.channels["room:a"]
+    assert channel(alice.receive(JoinRoom(room_id="c"), 0.0)) == "room:c"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "frame", "allowed"),
+    [
+        ({"chat"}, JoinRoom(room_id="a"), True),
+        ({"chat"}, FetchHistory(room_id="a"), True),
+        ({"chat"}, Subscribe(channel="room:a"), True),
+        ({"chat"}, Subscribe(channel="order:a"), False),
+        ({"orders:read"}, Subscribe(channel="order:a"), True),
+        ({"orders:read"}, JoinRoom(room_id="a"), False),
+        ({"orders:read"}, Subscribe(channel="room:a"), False),
+        ({"orders:read"}, FetchHistory(room_id="a"), False),
+        ({"orders:write", "staff", "Chat"}, JoinRoom(room_id="a"), False),
+        (set(), JoinRoom(room_id="a"), False),
+    ],
+)
+def test_a_scope_opens_its_kind_of_channel(scopes: set[str], frame: ClientFrame, allowed: bool) -> None:
+    """Chat for rooms, orders:read for orders; another kind is forbidden."""
+    decision = session(scopes=frozenset(scopes)).receive(frame, 0.0)
+
+    assert isinstance(decision, Work) if allowed else refused(decision) == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("rules", "room", "allowed"),
+    [
+        (None, "anything", True),
+        ((), "a", False),
+        (("a",), "a", True),
+        (("a",), "A", False),
+        (("a",), "ab", False),
+        (("a", "b"), "b", True),
+        (("shop-*",), "shop-1", True),
+        (("shop-*",), "shop-", True),
+        (("shop-*",), "shop", False),
+        (("shop-*",), "xshop-1", False),
+        (("s*p",), "shop", False),
+        (("*",), "anything", True),
+    ],
+)
+def test_a_token_may_name_its_rooms(rules: tuple[str, ...] | None, room: str, allowed: bool) -> None:
+    """Whole names, or a beginning and a star; joining, subscribing and reading back alike."""
+    frames: list[ClientFrame] = [
+        JoinRoom(room_id=room),
+        Subscribe(channel=f"room:{room}"),
+        FetchHistory(room_id=room),
+    ]
+    for frame in frames:
+        decision = session(rooms=rules).receive(frame, 0.0)
+        assert isinstance(decision, Work) if allowed else refused(decision) == "forbidden"
+
+
+def test_a_client_that_is_too_fast_is_told_and_then_sent_away() -> None:
+    """Ten errors with the frame's id; the next ends the connection with 4102."""
+    alice = session(limits=Limits(rate=1, burst=3))
+    fine = [alice.receive(Ping(id="p"), 0.0) for _ in range(3)]
+    told = [alice.receive(Ping(id="p"), 0.0) for _ in range(STRIKES)]
+    last = alice.receive(Ping(id="p"), 0.0)
+
+    assert fine == [Answer(Pong(id="p"))] * 3
+    assert {refused(decision) for decision in told} == {"rate_limited"}
+    assert {decision.frame.id for decision in told} == {"p"}  # type: ignore[union-attr]
+    assert isinstance(last, End)
+    assert last.error is not None
+    assert (last.close.code, last.error.code, last.error.id) == (4102, "rate_limited", "p")
+
+
+def test_strikes_are_forgiven_after_a_pause() -> None:
+    """Once half of the burst is there again."""
+    alice = session(limits=Limits(rate=1, burst=4))
+    for now in (0.0, 100.0, 200.0):
+        decisions = [alice.receive(Ping(), now) for _ in range(4 + STRIKES)]
+        assert [isinstance(decision.frame, Pong) for decision in decisions if isinstance(decision, Answer)] == [  # noqa: E501 - one list
+            True
+        ] * 4 + [False] * STRIKES
+
+
+def test_a_steady_trickle_over_the_rate_does_not_wash_strikes_off() -> None:
+    """A token earned here and there is no pause."""
+    alice = session(limits=Limits(rate=1, burst=4))
+    decisions = [alice.receive(Ping(), index * 0.5) for index in range(40)]
+
+    assert [decision for decision in decisions if isinstance(decision, End)]
+
+
+@given(
+    rate=st.floats(0.5, 100),
+    burst=st.floats(1, 200),
+    pauses=st.lists(st.floats(0, 3), min_size=1, max_size=120),
+)
+def test_the_rate_holds_over_every_window(rate: float, burst: float, pauses: list[float]) -> None:
+    """Between any two moments no more frames pass than the burst and what the time between them earns."""
+    alice = session(limits=Limits(rate=rate, burst=burst))
+    now, passed = 0.0, list[float]()
+    for pause in pauses:
+        now += pause
+        decision = alice.receive(Ping(), now)
+        if isinstance(decision, Answer) and isinstance(decision.frame, Pong):
+            passed.append(now)
+
+    for first in range(len(passed)):
+        for last in range(first, len(passed)):
+            assert last - first + 1 <= burst + (passed[last] - passed[first]) * rate + 1e-6
