@@ -66,13 +66,14 @@ READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded
 
 class Stored(NamedTuple):
     """One stored message. `previous` is the sequence that came before it in the same read, 0 for the first:
-    only a live message names its predecessor on the subject.
+    only a live message names its predecessor on the subject. `origin` is the session it came from, if known.
     """
 
     subject: str
     seq: int
     previous: int
     payload: bytes
+    origin: str = ""
 
 
 class Appended(NamedTuple):
@@ -381,8 +382,13 @@ def _message(answer: Message) -> Stored:
     subject = wire.value(answer.headers, b"Nats-Subject") or b""
     seq = wire.number(answer.headers, b"Nats-Sequence") or 0
     previous = wire.number(answer.headers, b"Nats-Last-Sequence") or 0
-    return Stored(subject.decode(), seq, previous, answer.payload)
+    return Stored(subject.decode(), seq, previous, answer.payload, _origin(answer.headers))
 
 
 def _decoded(raw: _RawMessage) -> Stored:
-    return Stored(raw.subject, raw.seq, 0, base64.b64decode(raw.data))
+    headers = base64.b64decode(raw.hdrs)
+    return Stored(raw.subject, raw.seq, 0, base64.b64decode(raw.data), _origin(headers))
+
+
+def _origin(headers: bytes | None) -> str:
+    return (wire.value(headers, names.ORIGIN.encode()) or b"").decode("ascii", "replace")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import structlog
@@ -38,9 +38,16 @@ class ProvisionError(Exception):
 
 
 class ProvisionSettings(ProcessSettings, frozen=True, kw_only=True):
-    """What the provisioner reads. `wait_seconds`: how long NATS may take to appear."""
+    """Besides those of every process:
+
+    wait_seconds   how long NATS may take to appear
+    stream_sync    when a write counts as stored: default = once it is in the stream's file, which the server
+                   fsyncs as its own `sync_interval` says (`always` for "lose nothing"); async = before that,
+                   faster and weaker, on new streams only
+    """
 
     wait_seconds: float = 30.0
+    stream_sync: Literal["default", "async"] = "default"
 
 
 class _ApiError(msgspec.Struct):
@@ -53,7 +60,7 @@ class _Reply(msgspec.Struct):
     config: dict[str, Any] | None = None
 
 
-def wanted(spec: StreamSpec, replicas: int) -> dict[str, Any]:
+def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, Any]:
     """The stream's configuration as NATS's API takes it (times in nanoseconds)."""
     return {
         "name": spec.name,
@@ -69,34 +76,43 @@ def wanted(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "allow_direct": True,
         "deny_delete": True,
         "republish": {"src": spec.republish_from, "dest": spec.republish_to},
+        # The server keeps no word for the default.
+        **({} if sync == "default" else {"persist_mode": sync}),
     }
 
 
-def differences(existing: Mapping[str, Any], spec: StreamSpec, replicas: int) -> list[str]:
+def differences(
+    existing: Mapping[str, Any], spec: StreamSpec, replicas: int, sync: str = "default"
+) -> list[str]:
     """The names of the fields that differ from what is wanted."""
-    return [key for key, value in wanted(spec, replicas).items() if existing.get(key) != value]
+    return [key for key, value in wanted(spec, replicas, sync).items() if existing.get(key) != value]
 
 
-async def provision(bus: Bus, spec: StreamSpec, replicas: int) -> str:
+async def provision(bus: Bus, spec: StreamSpec, replicas: int, sync: str = "default") -> str:
     """Make one stream what it should be; returns "created", "updated" or "unchanged". Raises ProvisionError,
     Unavailable, DeadlineExceeded.
     """
     reply = await _ask(bus, f"STREAM.INFO.{spec.name}", {})
     if reply.config is None:
-        return await _create(bus, spec, replicas)
-    changed = differences(reply.config, spec, replicas)
+        return await _create(bus, spec, replicas, sync)
+    existing = reply.config.get("persist_mode") or "default"
+    if existing != sync:  # a server would keep the old one without a word
+        raise ProvisionError(f"stream {spec.name}: its sync is {existing} and cannot become {sync}")
+    changed = differences(reply.config, spec, replicas, sync)
     if not changed:
         return "unchanged"
     log.info("stream_differs", stream=spec.name, fields=changed)
-    updated = await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**reply.config, **wanted(spec, replicas)})
+    updated = await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**reply.config, **wanted(spec, replicas, sync)})
     _check(updated, spec)
     return "updated"
 
 
-async def _create(bus: Bus, spec: StreamSpec, replicas: int) -> str:
-    reply = await _ask(bus, f"STREAM.CREATE.{spec.name}", wanted(spec, replicas))
+async def _create(bus: Bus, spec: StreamSpec, replicas: int, sync: str) -> str:
+    reply = await _ask(bus, f"STREAM.CREATE.{spec.name}", wanted(spec, replicas, sync))
     if reply.error is not None and reply.error.err_code == NAME_IN_USE:
-        return await provision(bus, spec, replicas)  # another provisioner was faster, with other settings
+        return await provision(
+            bus, spec, replicas, sync
+        )  # another provisioner was faster, with other settings
     _check(reply, spec)
     return "created"
 
@@ -125,23 +141,25 @@ async def provision_all(settings: ProvisionSettings) -> None:
         async with asyncio.timeout(settings.wait_seconds):
             await bus.until_connected()
             for spec in STREAMS:
-                await _until_served(bus, spec, settings.stream_replicas)
+                await _until_served(bus, spec, settings)
     finally:
         await bus.close()
 
 
-async def _until_served(bus: Bus, spec: StreamSpec, replicas: int) -> None:
+async def _until_served(bus: Bus, spec: StreamSpec, settings: ProvisionSettings) -> None:
     # JetStream answers a moment after the server does, in a cluster only once it has a meta leader.
     pause = 0.05
     while True:
         try:
-            outcome = await provision(bus, spec, replicas)
+            outcome = await provision(bus, spec, settings.stream_replicas, settings.stream_sync)
         except (Unavailable, DeadlineExceeded) as error:
             log.warning("stream_waits", stream=spec.name, reason=error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
         else:
-            log.info("stream_provisioned", stream=spec.name, outcome=outcome, replicas=replicas)
+            log.info(
+                "stream_provisioned", stream=spec.name, outcome=outcome, replicas=settings.stream_replicas
+            )
             return
 
 

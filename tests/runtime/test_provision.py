@@ -93,6 +93,16 @@ async def test_what_cannot_be_changed_is_refused(bus: Bus) -> None:
     assert (await api(bus, "STREAM.INFO.ORDERS"))["state"]["messages"] == 1
 
 
+async def test_when_a_write_counts_as_stored_is_a_setting_of_new_streams(bus: Bus) -> None:
+    """A server would keep the old mode without a word, so the provisioner says that it cannot be changed."""
+    assert await provision(bus, ORDERS, 1, "async") == "created"
+    assert (await config_of(bus, "ORDERS"))["persist_mode"] == "async"
+    assert await provision(bus, ORDERS, 1, "async") == "unchanged"
+
+    with pytest.raises(ProvisionError, match="ORDERS: its sync is async and cannot become default"):
+        await provision(bus, ORDERS, 1)
+
+
 async def test_subjects_that_another_stream_has_are_refused(bus: Bus) -> None:
     """The message says which stream and why."""
     await api(bus, "STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["orders.>"], "storage": "memory"})
