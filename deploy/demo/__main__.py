@@ -1,5 +1,5 @@
-"""Start NATS, the services, two gateways and the simulated shop, say where they are, and end them all on
-Ctrl-C.
+"""Start NATS, the services, two gateways and the simulated shop, say where they are, do what the page's
+buttons ask, and end them all on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deploy.demo import folder, ports, requests
+from deploy.demo import control, folder, ports, requests
 from deploy.demo.children import POLL, READY_SECONDS, Child
 from deploy.demo.console import say
 from deploy.demo.crew import Crew, together
 from deploy.demo.errors import Refused, StartFailed, Unreachable
-from deploy.demo.plan import Programs, inherited, local, plan, table
+from deploy.demo.plan import Programs, Secrets, gateway_ids, gateway_role, inherited, local, plan, table
 from deploy.demo.session import session_from
+from runtime.http import ListenFailed, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from deploy.demo.plan import Ports, Role
     from deploy.demo.session import Session
@@ -51,20 +53,35 @@ def _place() -> Path:
 
 async def _run(place: Path, began: float) -> None:
     chosen = ports.choose(os.environ)
-    crew = _crew(chosen, place)
+    keys = Secrets(secrets.token_urlsafe(48), secrets.token_urlsafe(24))
+    crew = _crew(chosen, place, keys)
     stopping = _until_asked_to_stop(crew)
     try:
         await _unless(stopping, crew.start)
-        await _unless(stopping, lambda: _announce(crew, chosen, place, began))
-        await _unless(stopping, crew.keep)
+        async with _controlled(crew, chosen, keys.control):
+            await _unless(stopping, lambda: _announce(crew, chosen, place, began))
+            await _unless(stopping, crew.keep)
     finally:
         stopping.set()
         say("\nStopping.")
         await crew.stop()
 
 
-def _crew(chosen: Ports, place: Path) -> Crew:
-    planned = plan(chosen, _programs(place), secrets.token_urlsafe(48))
+@asynccontextmanager
+async def _controlled(crew: Crew, chosen: Ports, token: str) -> AsyncIterator[None]:
+    gateways = {name: crew.child(gateway_role(name)) for name in gateway_ids(chosen)}
+    try:
+        server = await Server.start(control.app(gateways, token), "127.0.0.1", chosen.control)
+    except ListenFailed as error:
+        raise StartFailed(str(error)) from None
+    try:
+        yield
+    finally:
+        await server.stop(0)
+
+
+def _crew(chosen: Ports, place: Path, keys: Secrets) -> Crew:
+    planned = plan(chosen, _programs(place), keys)
     environment = {**inherited(os.environ), "PYTHONPATH": str(ROOT)}
 
     def child(role: Role) -> Child:
@@ -126,7 +143,7 @@ async def _announce(crew: Crew, chosen: Ports, place: Path, began: float) -> Non
     await together(crew.until_ready(), follow())
     fresh = _stream(chosen, await _session(chosen))
     say(f"\nCarillon is running. First live event after {spent[0]:.1f} s.\n")
-    say(_instructions(crew, local(chosen.gateways[0]), fresh, place / folder.LOGS))
+    say(_instructions(crew, chosen, fresh, place / folder.LOGS))
 
 
 async def _live_event(chosen: Ports) -> None:
@@ -148,14 +165,17 @@ async def _change(chosen: Ports) -> None:
     await requests.until_sent(stream, b"event: status_update", READY_SECONDS)
 
 
-def _instructions(crew: Crew, gateway: str, stream: str, logs: Path) -> str:
+def _instructions(crew: Crew, chosen: Ports, stream: str, logs: Path) -> str:
+    ids = gateway_ids(chosen)
+    pages = [f"{local(port)}/?gateway={name}" for name, port in zip(ids, chosen.gateways, strict=True)]
     rows = [(child.role.name, child.role.url or "-", str(child.pid)) for child in crew]
     lines = [
         table(rows),
         "",
-        f"Open    {gateway}/",
+        f"Open    {pages[0]}",
+        *(f"and     {page}   # side by side" for page in pages[1:]),
         f"Or try  curl -N '{stream}'",
-        f"Then    kill -9 {crew.pid_of('gateway gw-1')}   # pages go on with the other gateway, nothing lost",
+        f"Then    kill -9 {crew.pid_of(gateway_role(ids[0]))}   # or its button: pages go on with the other",
         f"Logs    {os.path.relpath(logs)}",
         "",
         "Ctrl-C stops everything.",

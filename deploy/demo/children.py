@@ -42,6 +42,7 @@ class Child:
         self._environment = {**environment, **role.environment}
         self._root = root
         self._process: asyncio.subprocess.Process | None = None
+        self._asked: asyncio.subprocess.Process | None = None
         self._restarts: deque[float] = deque(maxlen=RESTARTS_PER_MINUTE)
 
     @property
@@ -87,10 +88,28 @@ class Child:
             assert self._process is not None  # started before
             code = await self._process.wait()
             say(f"{self.role.name} ended ({_named(code)}), starting it again\n{self._last_lines()}")
-            self._count_restart()
+            if self._process is not self._asked:
+                self._count_restart()
             await asyncio.sleep(RESTART_PAUSE)
             await self.start()
             say(f"{self.role.name} runs again, pid {self.pid}")
+
+    async def again(self, *, at_once: bool) -> None:
+        """End it, by SIGKILL when `at_once`, and return when keep() has started it anew and it is ready.
+
+        This does not count as dying. Raises StartFailed when it does not come back.
+        """
+        ended = self._asked = self._process
+        if at_once:
+            self.kill()
+        else:
+            await self.stop()
+        deadline = time.monotonic() + READY_SECONDS
+        while self._process is ended:
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{self.role.name} did not come back")
+            await asyncio.sleep(POLL)
+        await self.until_ready()
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when that takes too long."""

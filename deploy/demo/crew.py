@@ -24,7 +24,11 @@ class Crew:
 
     def pid_of(self, name: str) -> int:
         """The process of a role."""
-        return next(child.pid for child in self if child.role.name == name)
+        return self.child(name).pid
+
+    def child(self, name: str) -> Child:
+        """Who runs a role all the time."""
+        return next(child for child in self if child.role.name == name)
 
     async def start(self) -> None:
         """Return when NATS is ready and everybody else is starting. Raises StartFailed."""

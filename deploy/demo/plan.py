@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-CUSTOMER_SCOPE = "orders:read"
+CUSTOMER_SCOPE = "orders:read chat"
 STAFF_SCOPE = "orders:read orders:write staff"
+TALKER_SCOPE = "chat"
+ROOM = "lobby"
 DRAIN_SECONDS = 3
 
 
@@ -18,7 +20,15 @@ class Ports(NamedTuple):
     nats: int
     gateways: tuple[int, ...]
     shop: int
+    control: int
     internal: tuple[int, ...]
+
+
+class Secrets(NamedTuple):
+    """`tokens` signs tokens, `control` opens the control API."""
+
+    tokens: str
+    control: str
 
 
 class Programs(NamedTuple):
@@ -51,8 +61,8 @@ class Plan(NamedTuple):
     others: list[Role]
 
 
-def plan(ports: Ports, programs: Programs, secret: str) -> Plan:
-    """Everything there is; `secret` signs tokens and is in the environment of those who need it only."""
+def plan(ports: Ports, programs: Programs, secrets: Secrets) -> Plan:
+    """Everything there is; a secret is in the environment of those who need it only."""
     nats_url = f"nats://127.0.0.1:{ports.nats}"
     shared = {"CARILLON_NATS_URL": nats_url}
     command = (programs.nats_server, "-a", "127.0.0.1", "-p", str(ports.nats), "-js", "-sd", programs.store)
@@ -61,9 +71,10 @@ def plan(ports: Ports, programs: Programs, secret: str) -> Plan:
         Role("nats", 0, command, {}, nats_url, ""),
         Role("provision", 1, (python, "-m", "runtime.provision"), shared, "", ""),
         [
-            _orders(ports.internal[0], shared, python),
-            *(_gateway(ports, index, shared, secret, python) for index in range(len(ports.gateways))),
-            _shop(ports, secret, python),
+            _service("orders", ports.internal[0], shared, python),
+            _service("chat", ports.internal[1], shared, python),
+            *(_gateway(ports, index, shared, secrets.tokens, python) for index in range(len(ports.gateways))),
+            _shop(ports, secrets, python),
         ],
     )
 
@@ -78,32 +89,45 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith("CARILLON_")}
 
 
-def _orders(internal: int, shared: Mapping[str, str], python: str) -> Role:
+def gateway_ids(ports: Ports) -> list[str]:
+    """What the gateways are called."""
+    return [f"gw-{number}" for number in range(1, len(ports.gateways) + 1)]
+
+
+def gateway_role(gateway: str) -> str:
+    """The name of a gateway's role."""
+    return f"gateway {gateway}"
+
+
+def _service(noun: str, internal: int, shared: Mapping[str, str], python: str) -> Role:
     environment = {**shared, "CARILLON_INTERNAL_PORT": str(internal)}
-    return Role("orders", 1, (python, "-m", "services.orders"), environment, "", f"{local(internal)}/readyz")
+    return Role(noun, 1, (python, "-m", f"services.{noun}"), environment, "", f"{local(internal)}/readyz")
 
 
 def _gateway(ports: Ports, index: int, shared: Mapping[str, str], secret: str, python: str) -> Role:
-    port, internal = ports.gateways[index], ports.internal[index + 1]
-    named = (f"gw-{number}={local(each)}" for number, each in enumerate(ports.gateways, 1))
+    port, internal = ports.gateways[index], ports.internal[index + 2]
+    ids = gateway_ids(ports)
+    named = (f"{name}={local(each)}" for name, each in zip(ids, ports.gateways, strict=True))
     environment = {
         **shared,
         "CARILLON_AUTH_SECRET": secret,
         "CARILLON_PORT": str(port),
         "CARILLON_INTERNAL_PORT": str(internal),
-        "CARILLON_GATEWAY_ID": f"gw-{index + 1}",
+        "CARILLON_GATEWAY_ID": ids[index],
         "CARILLON_ORIGINS": ",".join(_origins(ports)),
         "CARILLON_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "CARILLON_DEMO_SHOP": local(ports.shop),
         "CARILLON_DEMO_GATEWAYS": ",".join(named),
     }
     command = (python, "-m", "services.gateway")
-    return Role(f"gateway gw-{index + 1}", 2, command, environment, local(port), f"{local(internal)}/readyz")
+    return Role(gateway_role(ids[index]), 2, command, environment, local(port), f"{local(internal)}/readyz")
 
 
-def _shop(ports: Ports, secret: str, python: str) -> Role:
+def _shop(ports: Ports, secrets: Secrets, python: str) -> Role:
     environment = {
-        "DEMO_SECRET": secret,
+        "DEMO_SECRET": secrets.tokens,
+        "DEMO_CONTROL": local(ports.control),
+        "DEMO_CONTROL_TOKEN": secrets.control,
         "DEMO_SHOP_PORT": str(ports.shop),
         "DEMO_GATEWAYS": ",".join(map(local, ports.gateways)),
         "DEMO_ORIGINS": ",".join(_origins(ports)),

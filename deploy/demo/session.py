@@ -8,12 +8,17 @@ from deploy.demo.errors import Unreachable
 
 
 class Session(msgspec.Struct, frozen=True, rename="camel"):
-    """A customer's order, and the token with which only that customer can follow it."""
+    """A customer's order, the chat room beside it, the token that opens both for this customer only, and the
+    control token of the page's buttons.
+    """
 
     order_id: str
     user_id: str
     note: str
     token: str
+    name: str
+    room: str
+    control: str
 
 
 def session_from(body: bytes) -> Session:

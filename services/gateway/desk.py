@@ -154,6 +154,7 @@ class Desk:
 
     async def _subscribe(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
         identity = _identity(client)
+        client.session.require_place(name)
         position, broken = _position(frame.since)
         if name.startswith("room:"):
             await self._call("join", chat.JoinChat(room_id=name[5:], user_id=identity.user), chat.RoomJoined)

@@ -22,6 +22,7 @@ _FOLDER: Final = Path(__file__).parent / "pages"
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/chat.js": ("chat.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
@@ -60,9 +61,7 @@ def _demo(settings: GatewaySettings) -> Demo | None:
 
 
 def _headers(demo: Demo | None) -> dict[str, str]:
-    others = (
-        " ".join([_origin(demo.shop), *(_origin(gateway.url) for gateway in demo.gateways)]) if demo else ""
-    )
+    others = " ".join(_sources(demo)) if demo else ""
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         f"connect-src 'self' {others}".rstrip()
@@ -74,6 +73,12 @@ def _headers(demo: Demo | None) -> dict[str, str]:
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",
     }
+
+
+def _sources(demo: Demo) -> list[str]:
+    gateways = [_origin(gateway.url) for gateway in demo.gateways]
+    # Not every browser takes http://host to allow ws://host as well.
+    return [_origin(demo.shop), *gateways, *(f"ws{gateway.removeprefix('http')}" for gateway in gateways)]
 
 
 def _origin(url: str) -> str:

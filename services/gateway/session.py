@@ -97,6 +97,13 @@ class Session:
             return self._over_rate(None)
         return Answer(error(refusal, None))
 
+    def require_place(self, name: str) -> None:
+        """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others. To
+        be asked when its turn has come: those before it may still be on their way when its frame arrives.
+        """
+        if name not in self.channels and len(self.channels) >= self._limits.channels:
+            raise Refusal("too_many_channels", f"At most {self._limits.channels} channels on one connection.")
+
     def _decide(self, frame: ClientFrame) -> Decision:  # noqa: PLR0911 - one line for each kind of frame
         if isinstance(frame, Authenticate):
             return Work(frame)
@@ -128,8 +135,6 @@ class Session:
             access.require_room(identity, rest)
         else:
             raise Refusal("invalid_request", "A channel is room:<id> or order:<id>.")
-        if name not in self.channels and len(self.channels) >= self._limits.channels:
-            raise Refusal("too_many_channels", f"At most {self._limits.channels} channels on one connection.")
         return name
 
     def _followed(self, name: str) -> str:

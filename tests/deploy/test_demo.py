@@ -19,12 +19,13 @@ import pytest
 from tests.support.sse import SseClient
 from tests.support.stack import ROOT
 from tests.support.until import until
+from tests.support.ws import WsClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_ROW = re.compile(r"^(nats|orders|gateway gw-1|gateway gw-2|shop) +(\S+) +(\d+)$", re.MULTILINE)
+_ROW = re.compile(r"^(nats|orders|chat|gateway gw-1|gateway gw-2|shop) +(\S+) +(\d+)$", re.MULTILINE)
 
 
 class Demo:
@@ -107,7 +108,7 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
     """
     await demo.until_announced()
     rows = demo.rows
-    assert set(rows) == {"nats", "orders", "gateway gw-1", "gateway gw-2", "shop"}
+    assert set(rows) == {"nats", "orders", "chat", "gateway gw-1", "gateway gw-2", "shop"}
     first, second = rows["gateway gw-1"][0], rows["gateway gw-2"][0]
 
     async with httpx.AsyncClient(timeout=20) as http:
@@ -150,6 +151,72 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
     assert not any(alive(int(pid)) for pid in again)
 
 
+async def test_two_visitors_chat_over_two_gateways(demo: Demo) -> None:
+    """What one says on the first gateway arrives on the second, under the name that the shop gave, and the
+    talker is heard as well.
+    """
+    await demo.until_announced()
+    shop = demo.rows["shop"][0]
+    first, second = demo.rows["gateway gw-1"][0], demo.rows["gateway gw-2"][0]
+    async with httpx.AsyncClient(timeout=20) as http:
+        here, there = [(await http.get(f"{shop}/session")).json() for _ in range(2)]
+
+    async with WsClient() as speaker, WsClient() as listener:
+        await speaker.hello(first, here["token"])
+        await listener.hello(second, there["token"])
+        await speaker.join(here["room"])
+        await listener.join(there["room"])
+        said = await speaker.ask("chat_message", text="Ahoy", roomId=here["room"], clientId="one")
+        await listener.until(lambda: "Ahoy" in listener.said, what="the message on the other gateway")
+        await listener.until(lambda: "Kitchen" in names(listener), what="the talker")
+        heard = next(frame for frame in listener.of("chat_message") if frame["text"] == "Ahoy")
+
+    assert (heard["id"], heard["name"]) == (said["messageId"], here["name"])
+
+
+def names(client: WsClient) -> list[str]:
+    """Of those who said something."""
+    return [frame.get("name", "") for frame in client.of("chat_message")]
+
+
+async def test_the_buttons_of_the_page_end_a_gateway_and_it_comes_back(demo: Demo) -> None:
+    """Restart and kill, answered when the gateway serves again; nothing without the session's token, and
+    nothing for a page of another origin or under another name.
+    """
+    await demo.until_announced()
+    shop, pid = demo.rows["shop"][0], demo.rows["gateway gw-1"][1]
+    gateway = demo.rows["gateway gw-1"][0]
+    pressed = f"{shop}/gateways/gw-1"
+    async with httpx.AsyncClient(timeout=40) as http:
+        session = (await http.get(f"{shop}/session")).json()
+        opens = {"authorization": f"Bearer {session['control']}"}
+        refused = [
+            await http.post(f"{pressed}/kill"),
+            await http.post(f"{pressed}/kill", headers={"authorization": f"Bearer {session['token']}"}),
+            await http.post(f"{pressed}/erase", headers=opens),
+            await http.post(f"{shop}/gateways/gw-9/kill", headers=opens),
+        ]
+        rebound = await http.get(f"{shop}/session", headers={"host": "evil.example"})
+        asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        near = await http.options(f"{pressed}/kill", headers={**asked, "origin": gateway})
+        far = await http.options(f"{pressed}/kill", headers={**asked, "origin": "http://evil.example"})
+        assert alive(pid)
+        killed = (await http.post(f"{pressed}/kill", headers=opens)).json()["pid"]
+        served = _answers(gateway)
+        restarted = (await http.post(f"{pressed}/restart", headers=opens)).json()["pid"]
+
+    assert [answer.status_code for answer in refused] == [403, 403, 403, 403]
+    assert (rebound.status_code, near.status_code, far.status_code) == (400, 200, 400)
+    assert len({pid, killed, restarted}) == 3
+    assert not alive(pid)
+    assert not alive(killed)
+    assert alive(restarted)
+    assert served
+    assert _answers(gateway)
+    assert "gateway gw-1 ended (SIGKILL), starting it again" in demo.text
+    assert "gateway gw-1 ended (exit code 0), starting it again" in demo.text
+
+
 async def test_nothing_outlives_a_killed_demo(demo: Demo) -> None:
     """kill -9 of the launcher ends every child."""
     await demo.until_announced()
@@ -165,7 +232,7 @@ async def test_asked_to_stop_while_it_starts_it_leaves_nothing_behind(
     demo: Demo, number: signal.Signals
 ) -> None:
     """A start that is cut short ends as cleanly as a demo that runs."""
-    await until(lambda: len(demo.children()) == 6, 20, what="all are started, none is ready")
+    await until(lambda: len(demo.children()) == 7, 20, what="all are started, none is ready")
     pids = demo.children()
 
     assert await demo.asked_to_stop(number) == 0

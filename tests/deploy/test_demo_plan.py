@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from deploy.demo.plan import Plan, Ports, Programs, inherited, plan, table
+from deploy.demo.plan import Plan, Ports, Programs, Secrets, inherited, plan, table
 
 SECRET = "a-secret-of-the-demo"
+CONTROL = "opens-the-control-api"
 
 
 def planned() -> Plan:
     """Two gateways on 8080 and 8081."""
-    ports = Ports(4222, (8080, 8081), 8090, (9001, 9002, 9003))
-    return plan(ports, Programs("python", "nats-server", "/store"), SECRET)
+    ports = Ports(4222, (8080, 8081), 8090, 8091, (9001, 9002, 9003, 9004))
+    return plan(ports, Programs("python", "nats-server", "/store"), Secrets(SECRET, CONTROL))
 
 
 def test_only_gateways_and_shop_know_the_secret() -> None:
@@ -21,6 +22,23 @@ def test_only_gateways_and_shop_know_the_secret() -> None:
 
     assert knowing == ["gateway gw-1", "gateway gw-2", "shop"]
     assert not any(SECRET in word for role in everybody for word in role.command)
+
+
+def test_only_the_shop_knows_how_to_press_the_buttons() -> None:
+    """A gateway, which anybody may reach, cannot end another one."""
+    everybody = [planned().nats, planned().provision, *planned().others]
+
+    knowing = [role.name for role in everybody if CONTROL in role.environment.values()]
+
+    assert knowing == ["shop"]
+    assert not any(CONTROL in word for role in everybody for word in role.command)
+
+
+def test_no_two_processes_share_a_port() -> None:
+    """Each Carillon process has an internal port of its own."""
+    internal = [role.environment.get("CARILLON_INTERNAL_PORT") for role in planned().others]
+
+    assert internal == ["9001", "9002", "9003", "9004", None]
 
 
 def test_both_gateways_take_pages_of_either_by_either_name() -> None:

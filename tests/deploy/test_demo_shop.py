@@ -64,7 +64,7 @@ async def serving(status: int) -> AsyncIterator[Gateway]:
 
 def shop_of(*urls: str) -> Shop:
     """A shop that begins each request with the next of `urls`."""
-    return Shop(urls, "a-test-secret-of-more-than-32-bytes", Random(1))
+    return Shop(urls, "a-test-secret-of-more-than-32-bytes", "opens-the-control-api", Random(1))
 
 
 async def test_a_failing_gateway_is_left_for_the_other_with_the_same_key() -> None:

@@ -37,6 +37,7 @@ const PATIENCE_MAX_MS = 10_000; // a slow network must get through in the end
 const NATIVE_TRIES = 3; // a gateway that opens and ends at once is left after this many
 const STEADY_MS = 5_000; // heartbeats are invisible to EventSource: open this long counts as healthy
 const FETCH_MS = 5_000;
+const PRESS_MS = 30_000; // a gateway may finish what it serves before it comes back
 
 /** Milliseconds to wait before attempt 1, 2, ...: 200 ms at least, up to a doubling ceiling of 5 s. */
 export function backoff(attempt, random) {
@@ -155,11 +156,11 @@ class Follower {
   #opens = 0;
   #stopped = false;
 
-  constructor(session, gateways, tracker, heard) {
+  constructor(session, gateways, first, tracker, heard) {
     this.#order = session.orderId;
     this.#token = session.token;
     this.#gateways = gateways;
-    this.#at = Math.floor(Math.random() * gateways.length);
+    this.#at = first;
     this.#tracker = tracker;
     this.#heard = heard;
   }
@@ -339,20 +340,59 @@ class View {
     at("badge").dataset.state = state;
     write("badge-state", STATES.get(state));
     write("badge-gateway", gateway ? `${gateway.id} · ${gateway.url}` : "");
+    this.#serving(0, state, gateway);
+  }
+
+  chatConnection(state, gateway) {
+    at("chat-badge").dataset.state = state;
+    write("chat-badge-state", STATES.get(state));
+    write("chat-badge-gateway", state === "idle" ? "" : gateway.id);
+    this.#serving(1, state, gateway);
+  }
+
+  /** The first tag of a gateway's row is the order's, the second the chat's. */
+  #serving(tag, state, gateway) {
     for (const row of at("gateways").children) {
-      row.dataset.state = row.dataset.url === gateway?.url ? state : "idle";
-      row.lastElementChild.textContent = row.dataset.state === "idle" ? "standby" : STATES.get(state).toLowerCase();
+      const tags = [...row.querySelectorAll(".tag")];
+      tags[tag].dataset.state = row.dataset.url === gateway?.url ? state : "idle";
+      row.dataset.state = tags.map(({ dataset }) => dataset.state).find((each) => each !== "idle") ?? "idle";
     }
   }
 
   gateways(list) {
     at("gateways").replaceChildren(...list.map(({ id, url }) => {
-      const row = element("li", "", element("span", "dot"), element("strong", "", id), element("code", "", url));
-      row.append(element("span", "state", "standby"));
+      const tags = element("span", "tags", ...["order", "chat"].map((what) => element("span", "tag", what)));
+      const row = element("li", "", element("span", "dot"), element("strong", "", id), tags, element("code", "", url));
+      for (const each of [row, ...tags.children]) each.dataset.state = "idle";
       row.dataset.url = url;
-      row.dataset.state = "idle";
       return row;
     }));
+  }
+
+  /** Buttons of each gateway; `press(id, how)` resolves when it serves again. */
+  buttons(list, press) {
+    list.forEach(({ id }, index) => {
+      const buttons = [["restart", "Restart"], ["kill", "kill -9"]].map(([how, label]) => {
+        const button = element("button", how, label);
+        button.type = "button";
+        button.setAttribute("aria-label", `${label} ${id}`);
+        button.addEventListener("click", () => this.#press(buttons, () => press(id, how)));
+        return button;
+      });
+      at("gateways").children[index].append(element("div", "buttons", ...buttons));
+    });
+  }
+
+  async #press(buttons, press) {
+    for (const button of buttons) button.disabled = true;
+    await press();
+    for (const button of buttons) button.disabled = false;
+  }
+
+  /** Whether a chat room stands beside the order. What this moves was not visible yet. */
+  beside(shown) {
+    at("chat").hidden = at("chat-badge").hidden = !shown;
+    document.body.dataset.chat = shown ? "shown" : "none";
   }
 
   order({ orderId, note }) {
@@ -455,16 +495,16 @@ function markOf(index, reached, over) {
   return index === reached && !over ? "current" : "done";
 }
 
-function at(id) {
+export function at(id) {
   return document.getElementById(id);
 }
 
 /** Set a text only when it differs: a live region would repeat it otherwise. */
-function write(id, text) {
+export function write(id, text) {
   if (at(id).textContent !== text) at(id).textContent = text;
 }
 
-function element(tag, className, ...children) {
+export function element(tag, className, ...children) {
   const made = document.createElement(tag);
   if (className) made.className = className;
   made.append(...children);
@@ -475,12 +515,12 @@ function titleOf(status) {
   return WORDS.get(status)?.title ?? clip(status);
 }
 
-function clip(text) {
+export function clip(text) {
   return text.length > TEXT_LIMIT ? `${text.slice(0, TEXT_LIMIT)}…` : text;
 }
 
 /** Hours, minutes and seconds where the reader is; empty for anything that is not a time. */
-function clock(time) {
+export function clock(time) {
   const date = new Date(typeof time === "string" || typeof time === "number" ? time : Number.NaN);
   return Number.isNaN(date.getTime()) ? "" : CLOCK.format(date);
 }
@@ -529,6 +569,28 @@ async function askShop(shop, wanted, waiting) {
   return null;
 }
 
+/** Ask the launcher, through the shop, to end a gateway; resolves when it serves again, to what became of it. */
+async function askControl(shop, control, id, how) {
+  try {
+    const answer = await fetch(`${shop}/gateways/${encodeURIComponent(id)}/${how}`, {
+      method: "POST",
+      headers: { Authorization: `Bearer ${control}` },
+      signal: AbortSignal.timeout(PRESS_MS),
+    });
+    if (answer.ok) return "It is back.";
+    return answer.status === 503 ? "It is busy already." : "Not allowed.";
+  } catch {
+    return "The launcher does not answer.";
+  }
+}
+
+/** Which gateway the page's address names, by index; else any. */
+function firstGateway(gateways) {
+  const named = new URLSearchParams(location.search).get("gateway");
+  const index = gateways.findIndex(({ id }) => id === named);
+  return index < 0 ? Math.floor(Math.random() * gateways.length) : index;
+}
+
 /** Order and token of the fragment; the address bar and the history forget them at once. */
 function takeFragment() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -541,15 +603,19 @@ class Page {
   #view = new View();
   #demo;
   #gateways;
+  #first;
   #session = null;
   #follower = null;
+  #conversing = false;
   #paused = false; // the follower waits for a token that a person must enter
   #turn = 0; // an answer of the shop to an older question is dropped
 
   constructor(demo) {
     this.#demo = demo;
     this.#gateways = demo?.gateways ?? [{ id: "this gateway", url: location.origin }];
+    this.#first = firstGateway(this.#gateways);
     this.#view.gateways(this.#gateways);
+    this.#view.beside(Boolean(demo));
     at("another").hidden = !demo;
     at("another").addEventListener("click", () => this.another());
     at("ask").addEventListener("submit", (event) => this.#asked(event));
@@ -568,7 +634,9 @@ class Page {
   async another() {
     this.#follower?.stop();
     const session = await this.#newSession();
-    if (session) this.#follow(session);
+    if (!session) return;
+    this.#follow(session);
+    if (typeof session.room === "string") this.#converse(session);
   }
 
   #pasted(given) {
@@ -594,7 +662,7 @@ class Page {
     this.#paused = false;
     this.#session = session;
     const tracker = new Tracker();
-    this.#follower = new Follower(session, this.#gateways, tracker, this.#heard(tracker));
+    this.#follower = new Follower(session, this.#gateways, this.#first, tracker, this.#heard(tracker));
     this.#view.order(session);
     this.#view.tracker(tracker);
     this.#follower.start();
@@ -612,6 +680,45 @@ class Page {
       expired: () => this.#expired(),
       refused: (message) => this.#refused(message),
     };
+  }
+
+  /** The first session of the shop opens the room and the buttons; they outlive its order. */
+  async #converse(session) {
+    if (this.#conversing) return;
+    this.#conversing = true;
+    this.#view.buttons(this.#gateways, (id, how) => this.#press(id, how, session.control));
+    try {
+      const { Chat, ChatView } = await import("./chat.js");
+      this.#chatted(session, Chat, ChatView);
+    } catch {
+      this.#view.beside(false);
+    }
+  }
+
+  #chatted(session, Chat, ChatView) {
+    const view = this.#view;
+    const card = new ChatView(session, (text) => chat.say(text));
+    const chat = new Chat(session, this.#gateways, this.#first, {
+      connection: (state, gateway) => view.chatConnection(state, gateway),
+      log: (kind, text, id) => view.log(Date.now(), kind, text, id),
+      changed: () => card.conversation(chat.conversation),
+      interrupted: (ms) => card.interruption(ms),
+      expired: () => this.#renewChat(chat, card),
+    });
+    chat.start();
+  }
+
+  /** The shop knows no sign-in, so whoever needs a new token goes on as somebody new. */
+  async #renewChat(chat, card) {
+    const session = await askShop(this.#demo.shop, () => true, () => {});
+    card.session(session);
+    chat.start(session);
+  }
+
+  async #press(id, how, control) {
+    this.#view.log(Date.now(), how, id, "");
+    const outcome = await askControl(this.#demo.shop, control, id, how);
+    this.#view.log(Date.now(), how, `${id}: ${outcome}`, "");
   }
 
   /** The shop's token is the customer's: the same customer goes on with the same order and position. */
