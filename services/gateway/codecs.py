@@ -48,11 +48,10 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
 
 
-def identify(event_id: str) -> bytes:
-    """Only a new `Last-Event-ID`; nothing is dispatched (WHATWG HTML, section 9.2.6: an event without
-    data).
-    """
-    return f"id: {event_id}\n\n".encode()
+def identified(event_id: str, event: bytes) -> bytes:
+    """An event with an id in front. It becomes `Last-Event-ID` when the event is dispatched, not before; of
+    an event that arrived in part both are dropped (WHATWG HTML, section 9.2.6)."""
+    return f"id: {event_id}\n".encode() + event
 
 
 def chunk(data: bytes) -> bytes:

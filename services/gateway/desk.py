@@ -31,6 +31,7 @@ from runtime import rpc
 from runtime.metrics import counter
 from services.gateway import access
 from services.gateway.auth import Unauthorized
+from services.gateway.open_rooms import OpenRooms
 from services.gateway.relay import Start
 from services.gateway.session import error
 from services.gateway.wire import chat_frame
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from services.gateway.channels import Channels
     from services.gateway.hub import Channel
     from services.gateway.session import Session, Work
+
+_ROOM = "room:"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -89,6 +92,7 @@ class Desk:
     ) -> None:
         self._channels = channels
         self._admission = admission
+        self._open_rooms = OpenRooms()
         self._calls = calls
         self._authenticator = authenticator
         self._gateway = gateway
@@ -156,8 +160,8 @@ class Desk:
         identity = _identity(client)
         client.session.require_place(name)
         position, broken = _position(frame.since)
-        if name.startswith("room:"):
-            await self._call("join", chat.JoinChat(room_id=name[5:], user_id=identity.user), chat.RoomJoined)
+        if name.startswith(_ROOM):
+            await self._ask_to_join(name.removeprefix(_ROOM), identity)
         place = await self._channels.find(identity, name)
         channel = None if place is None else await place.relay.open(place.subject)
         if place is None or channel is None:
@@ -178,10 +182,18 @@ class Desk:
             )
             client.follow(channel, start)
 
+    async def _ask_to_join(self, room_id: str, identity: Identity) -> None:
+        now = time.monotonic()
+        if self._open_rooms.knows(room_id, now):
+            return
+        command = chat.JoinChat(room_id=room_id, user_id=identity.user)
+        if (await self._call("join", command, chat.RoomJoined)).access is chat.Access.OPEN:
+            self._open_rooms.remember(room_id, now)
+
     async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
         identity = _identity(client)
         command = chat.SendMessage(
-            room_id=name[5:],
+            room_id=name.removeprefix(_ROOM),
             user_id=identity.user,
             name=identity.name,
             text=frame.text,
@@ -205,7 +217,7 @@ class Desk:
         )
         page = await self._call("history", command, chat.HistoryPage)
         messages = tuple(chat_frame(message, message.position) for message in page.messages)
-        self._ack(client, frame.id, channel=f"room:{frame.room_id}", messages=messages, more=page.more)
+        self._ack(client, frame.id, channel=f"{_ROOM}{frame.room_id}", messages=messages, more=page.more)
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
         return await rpc.call(self._calls, "chat", method, command, reply, timeout=self._timeout)

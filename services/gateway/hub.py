@@ -87,6 +87,7 @@ class Channel:
         "_newest",
         "_ready",
         "_ring",
+        "author",
         "epoch",
         "name",
         "pins",
@@ -100,6 +101,8 @@ class Channel:
         self.epoch = epoch
         self.pins = 0
         """Connections about to attach: while there are some the channel is kept."""
+        self.author: Author | None = None
+        """Who is left out of a message, whoever makes it go out."""
         self._ring: deque[Event] = deque(maxlen=RING)
         self.tail = 0
         for event in events:
@@ -194,6 +197,7 @@ class Channel:
         events, self._ready = self._ready, []
         if not events:
             return 0
+        author = author or self.author
         authors = self._authors(events, author) if author is not None else {}
         written = self._write_to_authors(events, authors)
         for codec, group in list(self._listeners.items()):

@@ -206,6 +206,7 @@ class Relay:
             return None
         name = self._kind.channel(subject)
         channel = Channel(subject, self._epoch, [self._event(last, name)] if last is not None else [], name)
+        channel.author = self._author
         if channel.last is None and not self._kind.may_be_empty:
             raise Refusal("internal")  # its state could not be read
         # Live messages are offered from here on; what the read below finds as well is recognised by its
@@ -345,7 +346,7 @@ class Relay:
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
-        DELIVERED.inc(sum(channel.fan_out(self._author) for channel in ready))
+        DELIVERED.inc(sum(channel.fan_out() for channel in ready))
 
     # -- repair and audit ---------------------------------------------------------------
 

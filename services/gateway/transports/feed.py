@@ -1,8 +1,8 @@
 """Server-Sent Events over several channels: the frames of a WebSocket, as the data of unnamed events.
 
-An event's bytes are shared by everybody; behind them each connection writes an id of its own, an event
-without data, which names its position on every channel (in the order asked for), so that `Last-Event-ID`
-resumes them all.
+Every event carries an id that names the client's position on each channel (in the order asked for), so that
+`Last-Event-ID` resumes them all, exactly. That id is the connection's own: what is encoded once and shared is
+the data, and each connection puts its ids in front.
 """
 
 from __future__ import annotations
@@ -33,60 +33,63 @@ if TYPE_CHECKING:
 
 NOWHERE: Final = "0"
 """Stands for a channel without a position yet."""
+_END: Final = b"\0"
+_OF: Final = b"\x1f"
 
 
 class SseFormat:
-    """Frames as unnamed events, in chunks or not (wire.Format). Two instances serve everybody."""
+    """Frames of events as `<position> US <data lines> NUL` (wire.Format): what a feed makes its own."""
 
-    def __init__(self, *, chunked: bool) -> None:
-        self._framed: Callable[[bytes], bytes] = codecs.chunk if chunked else bytes
+    def __init__(self) -> None:
         self.event: Final[Codec] = self._event
 
     def frame(self, frame: ServerFrame) -> bytes:
-        """A frame for one client."""
-        return self._framed(codecs.block(msgspec.json.encode(frame)))
+        """A frame that moves no position."""
+        return codecs.block(msgspec.json.encode(frame))
 
     def snapshot(self, event: Event) -> bytes:
         """A channel as it is."""
-        return b"".join(map(self.frame, snapshot_frames(event)))
+        return _parts(event, snapshot_frames(event))
 
     def reset(self, channel: str, reason: ResetReason, last: Event | None) -> bytes:
         """Continuity broke."""
-        return b"".join(map(self.frame, reset_frames(channel, reason, last)))
+        frames = reset_frames(channel, reason, last)
+        return _parts(last, frames) if last is not None else b"".join(map(self.frame, frames))
 
     def _event(self, event: Event) -> bytes:
-        return b"".join(map(self.frame, event_frames(event)))
+        return _parts(event, event_frames(event))
 
 
-CHUNKED: Final = SseFormat(chunked=True)
-PLAIN: Final = SseFormat(chunked=False)
+def _parts(event: Event, frames: list[ServerFrame]) -> bytes:
+    position = str(Position(event.epoch, event.seq)).encode()
+    return b"".join(position + _OF + codecs.block(msgspec.json.encode(frame)) + _END for frame in frames)
+
+
+FORMAT: Final = SseFormat()
 
 
 class FeedFollower(Follower):
-    """A follower that knows how far it has told, because the id behind its events says so."""
+    """A follower that knows how far it has told."""
 
-    __slots__ = ("position",)
+    __slots__ = ("_feed", "position")
 
-    def __init__(self, client: SseFeed, channel: Channel) -> None:
-        super().__init__(client, channel)
-        self.position = Position(channel.epoch, channel.tail)
+    def __init__(self, feed: SseFeed, channel: Channel) -> None:
+        super().__init__(feed, channel)
+        self._feed = feed
+        self.position = str(Position(channel.epoch, channel.tail))
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """The events, then the connection's new id."""
+        """Through the feed, which adds its ids."""
         return self._write
-
-    def _write(self, data: bytes) -> None:
-        # Everything accepted on this channel is in `data`, so its tail is what the client has now.
-        self.position = Position(self.channel.epoch, self.channel.tail)
-        self.client.write(data)
-        self.client.written()
 
     def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Continuity broke on the server's side."""
-        self.position = Position(self.channel.epoch, self.channel.tail)
-        super().restart(reason, last)
-        self.client.written()
+        self.position = str(Position(self.channel.epoch, self.channel.tail))
+        self._feed.tell(self, self._feed.format.reset(self.channel.name, reason, last))
+
+    def _write(self, data: bytes) -> None:
+        self._feed.tell(self, data)
 
 
 class SseFeed(EventStream, Following):
@@ -97,7 +100,7 @@ class SseFeed(EventStream, Following):
     def __init__(self, session: Session, desk: Desk, names: tuple[str, ...], **common: Any) -> None:
         super().__init__(**common)
         self.session = session
-        self.format = CHUNKED if common["chunked"] else PLAIN
+        self.format: SseFormat = FORMAT
         self._desk = desk
         self._names = names
         self._followers: dict[str, Follower] = {}
@@ -110,18 +113,38 @@ class SseFeed(EventStream, Following):
         self._send(codecs.retry(retry_ms))
 
     def write(self, data: bytes) -> None:
-        """Framed events, if it is still open."""
-        if not self.ended:
-            self._out.write(data)
+        """Whole events, if it is still open."""
+        if data and not self.ended:
+            self._send(data)
 
-    def written(self) -> None:
-        """Events were written: name the new positions."""
-        self.write(self._framed(codecs.identify(self._id())))
+    def tell(self, follower: FeedFollower, parts: bytes) -> None:
+        """Events of one channel (SseFormat), each behind the id that holds once it was dispatched."""
+        events = []
+        for part in parts.split(_END)[:-1]:
+            position, _, block = part.partition(_OF)
+            follower.position = position.decode()
+            events.append(codecs.identified(self._id(), block))
+        self.write(b"".join(events))
 
     def follow(self, channel: Channel, start: Start) -> None:
-        """As every transport; then the first id."""
-        super().follow(channel, start)
-        self.written()
+        """Send what comes before, then whatever is live. Nothing may happen on the channel since `start` was
+        made.
+        """
+        if self.ended:
+            return
+        follower = FeedFollower(self, channel)
+        self._followers[channel.name] = follower
+        self.session.channels[channel.name] = None
+        tail = follower.position
+        if start.snapshot is not None:
+            self.tell(follower, self.format.snapshot(start.snapshot))
+        self.tell(follower, b"".join(map(self.format.event, start.missed)))
+        follower.position = tail
+        self.write(codecs.identified(self._id(), b"\n"))
+        if channel.ended:
+            self.unfollow(channel.name)
+        elif not self.ended:
+            channel.attach(follower)
 
     def identified(self, identity: Identity, expires_at: float) -> None:
         """Its token came with the request."""
@@ -134,12 +157,9 @@ class SseFeed(EventStream, Following):
         """Leave every channel."""
         self.leave()
 
-    def _follower(self, channel: Channel) -> FeedFollower:
-        return FeedFollower(self, channel)
-
     def _id(self) -> str:
         return "_".join(self._position_on(name) for name in self._names)
 
     def _position_on(self, name: str) -> str:
         follower = self._followers.get(name)
-        return str(follower.position) if isinstance(follower, FeedFollower) else NOWHERE
+        return follower.position if isinstance(follower, FeedFollower) else NOWHERE

@@ -88,9 +88,6 @@ class Following:
         """Say why, and end."""
         raise NotImplementedError
 
-    def written(self) -> None:
-        """Events were written: for a transport that says how far it is."""
-
     # -- what the desk uses ------------------------------------------------------------
 
     def send(self, frame: ServerFrame) -> None:
