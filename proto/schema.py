@@ -59,7 +59,9 @@ def public_structs(module: ModuleType) -> list[type[msgspec.Struct]]:
 
 def render() -> bytes:
     """The file's content: the same bytes whenever the wire is the same."""
-    structs = [struct for module in (orders, chat, fleet, frames, websocket) for struct in public_structs(module)]
+    structs = [
+        struct for module in (orders, chat, fleet, frames, websocket) for struct in public_structs(module)
+    ]
     _, components = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     schema = WireSchema(
         definitions=dict(sorted(components.items())),

@@ -21,8 +21,9 @@ FrameId = Annotated[str, Meta(min_length=1, max_length=64)]
 ChannelName = Annotated[str, Meta(min_length=1, max_length=160, description="room:<id> or order:<id>")]
 RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
 PositionText = Annotated[str, Meta(max_length=64)]
-ClientId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$(?!\n)", description="the client's own message id")]
-MAX_TEXT_FRAME: Final = 65_536
+ClientId = Annotated[
+    str, Meta(pattern=r"^[\x21-\x7e]{1,128}$(?!\n)", description="the client's own message id")
+]
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
