@@ -155,7 +155,17 @@ class WsClient:
         self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=limit)
         self._writer.write(data)
         async with asyncio.timeout(10):
-            return await read_answer(self._reader)
+            answer = await read_answer(self._reader)
+        if answer.status != 101:
+            await self.leave()
+        return answer
+
+    @property
+    def port(self) -> int:
+        """Its own."""
+        assert self._writer is not None
+        port: int = self._writer.get_extra_info("sockname")[1]
+        return port
 
     async def hello(self, url: str, token: str | None = None, **options: Any) -> WsClient:
         """Connect with a token, and wait until it was accepted."""
