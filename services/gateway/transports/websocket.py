@@ -98,7 +98,7 @@ class WebSocket(asyncio.Protocol):
         raise NotImplementedError
 
     def released(self) -> None:
-        """The connection is gone: let go of what it held."""
+        """Nothing more can be sent: let go of what it held. Called again when the connection is gone."""
 
     # -- out ----------------------------------------------------------------------------
 
@@ -121,6 +121,7 @@ class WebSocket(asyncio.Protocol):
         if self._ended:
             return
         self._ended = reason
+        self.released()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
         self._out.write(wire.close_frame(code, message))
         self._out.close()
 
@@ -223,6 +224,7 @@ class WebSocket(asyncio.Protocol):
             return
         if parser.state is not State.OPEN:
             self._ended = _reason(parser)
+            self.released()
             self._out.close()
             return
         half = parser.current_size is not None or not _between_frames(parser)
