@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 import prometheus_client
 import pytest
 
+from deploy.demo.__main__ import FOLDER
+from deploy.demo.ports import NATS_PORT, PORTS
 from proto.errors import CATALOGUE, CLOSE_CODES, Retry
 from proto.frames import ResetReason
 from proto.orders import OrderStatus
 from proto.registry import MESSAGES
+from proto.websocket import ClientFrame, ServerFrame
 from runtime.provision import ProvisionSettings
 from runtime.settings import ProcessSettings, variable
+from services.chat.handlers import CHAT_SERVICE, ChatSettings
 from services.gateway.app import GATEWAY
 from services.gateway.settings import GatewaySettings
 from services.orders.handlers import ORDERS_SERVICE, OrdersSettings
@@ -39,11 +43,13 @@ HOSTS: Final = {
 }
 """Where a document may point to; a new one is added on purpose."""
 
+DEMO_VARIABLES: Final = {PORTS, NATS_PORT, FOLDER}
+
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://(?:[^\s/@`]*@)?([A-Za-z0-9.-]+)")
 MACHINE_PATH: Final = re.compile(r"(?<![\w.$}/])(?:/(?:home|Users|root|tmp|work|mnt|opt|var)/|[A-Z]:\\)")
 METRIC: Final = re.compile(r"`(carillon_[a-z_]+)`")
-SUBJECT: Final = re.compile(r"`((?:rpc|live|orders)\.[a-z]+\.(?:[a-z_]+|<[a-z]+>)(?:\.<[a-z]+>)?)`")
+SUBJECT: Final = re.compile(r"`((?:rpc|live|orders|chat)\.[a-z]+\.(?:[a-z_]+|<[a-z]+>)(?:\.<[a-z]+>)?)`")
 SUFFIX: Final = re.compile(r"_(total|count|sum|bucket)$")
 
 
@@ -142,6 +148,7 @@ def test_every_setting_is_in_the_readme() -> None:
         ProcessSettings,
         GatewaySettings,
         OrdersSettings,
+        ChatSettings,
         ProvisionSettings,
     )
     fields = [field for kind in kinds for field in msgspec.structs.fields(kind)]
@@ -155,13 +162,64 @@ def test_every_setting_is_in_the_readme() -> None:
 
 def test_the_settings_of_every_service_were_looked_at() -> None:
     """The classes above are those that the services are run with."""
-    assert (GATEWAY.settings, ORDERS_SERVICE.settings) == (GatewaySettings, OrdersSettings)
+    assert (GATEWAY.settings, ORDERS_SERVICE.settings, CHAT_SERVICE.settings) == (
+        GatewaySettings,
+        OrdersSettings,
+        ChatSettings,
+    )
+
+
+def test_every_variable_of_the_demo_is_in_the_readme() -> None:
+    """Each of them, and no other."""
+    rows = table("README.md", "demo variable", "default", "meaning")
+
+    assert {row[0] for row in rows} == DEMO_VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("header", "frames"),
+    [(("client frame", "fields", "asks"), ClientFrame), (("server frame", "fields", "says"), ServerFrame)],
+    ids=["client", "server"],
+)
+def test_every_frame_is_in_the_protocol(header: tuple[str, ...], frames: object) -> None:
+    """Every tag with its fields in the table and with an example, and no other."""
+    kinds = {kind.__struct_config__.tag: kind for kind in get_args(frames)}
+    rows = {row[0]: set(re.findall(r"[a-zA-Z]+", row[1])) for row in table("docs/protocol.md", *header)}
+
+    assert rows.keys() == kinds.keys()
+    for tag, kind in kinds.items():
+        assert f'{{"type":"{tag}"' in text_of("docs/protocol.md"), tag
+        named = ack_fields() if tag == "ack" else rows[tag]
+        assert named - {"id"} == set(kind.__struct_encode_fields__) - {"id"}, tag
+
+
+def ack_fields() -> set[str]:
+    """What any ack may have, of the table of acks."""
+    of_each = re.compile(r"^\| (?:`[a-z_]+`(?:, )?)+ \|(.*)\|$")
+    section = text_of("docs/protocol.md").partition("| acknowledged | fields")[2].partition("\n\n")[0]
+    rows = [found[1] for line in section.splitlines() if (found := of_each.match(line))]
+    return {"success"} | {name for row in rows for name in re.findall(r"`([a-zA-Z]+)`", row)} - {
+        "false",
+        "since",
+    }
+
+
+def test_an_example_of_a_frame_is_one() -> None:
+    """Each line that shows a frame decodes as one, and says nothing that would not come back."""
+    lines = re.findall(r'^\{"type":.*\}$', text_of("docs/protocol.md"), re.MULTILINE)
+    tags = {kind.__struct_config__.tag for kind in get_args(ServerFrame)}
+
+    for line in lines:
+        shown = msgspec.json.decode(line)
+        asked = shown["type"] not in tags or "clientId" in shown
+        frame = msgspec.json.decode(line, type=ClientFrame if asked else ServerFrame)
+        assert shown.items() <= msgspec.to_builtins(frame).items(), line
 
 
 @pytest.mark.parametrize("page", OURS, ids=name_of)
 def test_a_variable_that_is_named_exists(page: Path) -> None:
     """No page speaks of a setting that nobody reads."""
-    known = {row[0] for row in table("README.md", "name", "default", "meaning")}
+    known = {row[0] for row in table("README.md", "name", "default", "meaning")} | DEMO_VARIABLES
 
     assert set(re.findall(r"\bCARILLON_[A-Z_]+\b", page.read_text())) <= known
 
