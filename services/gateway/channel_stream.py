@@ -17,6 +17,8 @@ from services.gateway.stream_route import StreamRoute, head_only, position_text
 from services.gateway.transports.feed import NOWHERE, SseFeed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -52,11 +54,12 @@ class ChannelStream(StreamRoute):
             raise Refusal("invalid_request", f"Name 1 to {MAX_CHANNELS} channels: ?channel=room:<id>")
         session = Session(secrets.token_urlsafe(12), Limits(channels=MAX_CHANNELS), time.monotonic())
         session.identity = identity
-        works = _works(session, names, _positions(position_text(request), len(names)))
+        since = dict(zip(names, _positions(position_text(request), len(names)), strict=True))
+        works = _works(session, since)
         if request.method == "HEAD":
             return head_only()
         stream = self._open(
-            request, identity, lambda common: SseFeed(session, self._desk, names, **common), lambda: None
+            request, identity, lambda common: SseFeed(session, self._desk, since, **common), lambda: None
         )
         if isinstance(stream, SseFeed):
             stream.open(self._head(request, request_id), self._connections.retry_ms())
@@ -65,9 +68,9 @@ class ChannelStream(StreamRoute):
         return None
 
 
-def _works(session: Session, names: tuple[str, ...], since: list[str | None]) -> list[Work]:
+def _works(session: Session, since: Mapping[str, str | None]) -> list[Work]:
     works = []
-    for name, position in zip(names, since, strict=True):
+    for name, position in since.items():
         frame = Subscribe(channel=name, since=position, id=name)
         decision = session.receive(frame, time.monotonic())
         if isinstance(decision, Answer) and isinstance(decision.frame, ErrorFrame):

@@ -402,6 +402,7 @@ class Relay:
             self._young[channel] = time.monotonic() + SETTLE
             return
         for listener in channel.everybody():
+            listener.restart(reason, None)
             listener.finish()
 
     def _suspect_everything(self) -> None:

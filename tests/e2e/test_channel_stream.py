@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +14,7 @@ from runtime.settings import ProcessSettings
 from tests.support.api import OrdersClient
 from tests.support.sse import SseClient
 from tests.support.stack import Stack, token
-from typing import TYPE_CHECKING
+from tests.support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -138,3 +139,48 @@ async def test_a_position_of_another_stream_is_not_guessed_at(stack: Stack, bus:
         await client.until(1)
 
     assert told(client, "ack")[0]["recovered"] is False
+
+
+async def test_while_channels_are_found_one_by_one_an_id_keeps_the_others_where_they_were(
+    stack: Stack, bus: Bus
+) -> None:
+    """A cut between two acks must not forget the position of the channel whose turn has not come."""
+    channels = path("room:one", "room:two")
+    url = stack.gateways[0].url
+    await say(bus, "one", "1")
+    await say(bus, "two", "1")
+    async with SseClient() as client:
+        await client.connect(url, channels, headers=bearer())
+        await client.until(2)
+        await until(lambda: client.last_id.count("-") == 2)
+        await client.close()
+        position = client.last_id
+        await client.connect(url, channels, headers=bearer(), resume=True)
+        await client.until(4)
+
+    ids = [line for line in client.body.decode().splitlines() if line.startswith("id: ")]
+    assert ids
+    assert set(ids) == {f"id: {position}"}
+
+
+async def test_an_order_that_ended_is_told_to_have_ended_on_every_resume(stack: Stack) -> None:
+    """`complete` has no position of its own, so a client may have missed it."""
+    url = stack.gateways[0].url
+    async with OrdersClient(url, token("alice", SCOPE)) as orders, SseClient() as client:
+        order_id = await orders.place()
+        await client.connect(url, path(f"order:{order_id}"), headers=bearer())
+        await client.until(2)
+        await orders.advance(order_id, "cancelled")
+        await client.until(4)
+        await client.close()
+        await client.connect(url, path(f"order:{order_id}"), headers=bearer(), resume=True)
+        await client.until(6)
+
+    assert [event.data["type"] for event in client.events] == [
+        "ack",
+        "snapshot",
+        "status_update",
+        "complete",
+        "ack",
+        "complete",
+    ]

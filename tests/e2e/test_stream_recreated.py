@@ -94,4 +94,5 @@ async def test_clients_of_an_order_that_is_gone_are_ended_and_then_refused() -> 
 
     assert client.status == 404
     assert client.body == b'{"code":"not_found","message":"Order not found."}'
-    assert [event.name for event in client.events] == ["message"]
+    assert [event.name for event in client.events] == ["message", "reset"]
+    assert client.events[1].data == {"reason": "epoch_changed", "recovered": False}

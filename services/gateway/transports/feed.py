@@ -20,7 +20,7 @@ from services.gateway.wire import event_frames, reset_frames, snapshot_frames
 if TYPE_CHECKING:
     import asyncio
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from proto.errors import CloseCode
     from proto.frames import ResetReason
@@ -93,16 +93,18 @@ class FeedFollower(Follower):
 
 
 class SseFeed(EventStream, Following):
-    """A stream over the channels `names`."""
+    """A stream over channels: `since` has each one's name and the position from which the client comes, if it
+    has one.
+    """
 
-    __slots__ = ("_desk", "_followers", "_names", "_task", "_works", "format", "session")
+    __slots__ = ("_desk", "_followers", "_since", "_task", "_works", "format", "session")
 
-    def __init__(self, session: Session, desk: Desk, names: tuple[str, ...], **common: Any) -> None:
+    def __init__(self, session: Session, desk: Desk, since: Mapping[str, str | None], **common: Any) -> None:
         super().__init__(**common)
         self.session = session
         self.format: SseFormat = FORMAT
         self._desk = desk
-        self._names = names
+        self._since = since
         self._followers: dict[str, Follower] = {}
         self._works: deque[Work] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -140,6 +142,7 @@ class SseFeed(EventStream, Following):
             self.tell(follower, self.format.snapshot(start.snapshot))
         self.tell(follower, b"".join(map(self.format.event, start.missed)))
         follower.position = tail
+        self._tell_end(channel, start)
         self.write(codecs.identified(self._id(), b"\n"))
         if channel.ended:
             self.unfollow(channel.name)
@@ -158,8 +161,10 @@ class SseFeed(EventStream, Following):
         self.leave()
 
     def _id(self) -> str:
-        return "_".join(self._position_on(name) for name in self._names)
+        return "_".join(self._position_on(name) for name in self._since)
 
     def _position_on(self, name: str) -> str:
         follower = self._followers.get(name)
-        return follower.position if isinstance(follower, FeedFollower) else NOWHERE
+        if isinstance(follower, FeedFollower):
+            return follower.position
+        return self._since[name] or NOWHERE  # its turn has not come, or it failed: the client is where it was

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import CLOSE_CODES
+from proto.websocket import CompleteFrame
 from services.gateway.session import Answer, Decision, End, Session, Work
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Following:
         first += b"".join(map(self.format.event, start.missed))
         if first:
             self.write(first)
+        self._tell_end(channel, start)
         if channel.ended or self.ended:
             return
         follower = self._follower(channel)
@@ -145,6 +147,11 @@ class Following:
             self._task.cancel()
         for name in list(self._followers):
             self.unfollow(name)
+
+    def _tell_end(self, channel: Channel, start: Start) -> None:
+        # It had the last event but perhaps not `complete`, which has no position of its own.
+        if channel.ended and start.snapshot is None and not start.missed:
+            self.send(CompleteFrame(channel=channel.name))
 
     def _follower(self, channel: Channel) -> Follower:
         return Follower(self, channel)
