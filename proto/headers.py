@@ -26,4 +26,3 @@ ERROR: Final = "Nats-Service-Error"
 
 MSG_ID: Final = "Nats-Msg-Id"
 EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_STREAM: Final = "Nats-Expected-Stream"

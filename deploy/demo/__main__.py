@@ -15,12 +15,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import jwt
+
 from deploy.demo import control, folder, ports, requests
 from deploy.demo.children import POLL, READY_SECONDS, Child
 from deploy.demo.console import say
 from deploy.demo.crew import Crew, together
 from deploy.demo.errors import Refused, StartFailed, Unreachable
-from deploy.demo.plan import Programs, Secrets, gateway_ids, gateway_role, inherited, local, plan, table
+from deploy.demo.plan import (
+    WRITER_SCOPE,
+    Programs,
+    Secrets,
+    gateway_ids,
+    gateway_role,
+    inherited,
+    local,
+    plan,
+    table,
+)
 from deploy.demo.session import session_from
 from runtime.http import ListenFailed, Server
 
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
     from deploy.demo.plan import Ports, Role
     from deploy.demo.session import Session
 
+TOKEN_SECONDS: Final = 3600
 ROOT: Final = Path(__file__).parents[2]
 FOLLOW_AGAIN_SECONDS: Final = 0.1
 FOLDER: Final = "CARILLON_DEMO_FOLDER"
@@ -59,7 +72,7 @@ async def _run(place: Path, began: float) -> None:
     try:
         await _unless(stopping, crew.start)
         async with _controlled(crew, chosen, keys.control):
-            await _unless(stopping, lambda: _announce(crew, chosen, place, began))
+            await _unless(stopping, lambda: _announce(crew, chosen, place, began, keys))
             await _unless(stopping, crew.keep)
     finally:
         stopping.set()
@@ -132,7 +145,7 @@ async def _wait(stopping: asyncio.Event) -> None:
     await stopping.wait()
 
 
-async def _announce(crew: Crew, chosen: Ports, place: Path, began: float) -> None:
+async def _announce(crew: Crew, chosen: Ports, place: Path, began: float, keys: Secrets) -> None:
     spent: list[float] = []
 
     async def follow() -> None:
@@ -144,6 +157,10 @@ async def _announce(crew: Crew, chosen: Ports, place: Path, began: float) -> Non
     fresh = _stream(chosen, await _session(chosen))
     say(f"\nCarillon is running. First live event after {spent[0]:.1f} s.\n")
     say(_instructions(crew, chosen, fresh, place / folder.LOGS))
+    # For the README's own commands: somebody who may also write.
+    claims = {"sub": "you", "scope": WRITER_SCOPE, "exp": time.time() + TOKEN_SECONDS}
+    say(f"\nURL={local(chosen.gateways[0])} TOKEN={jwt.encode(claims, keys.tokens, 'HS256')}")
+    say("\nCtrl-C stops everything.")
 
 
 async def _live_event(chosen: Ports) -> None:
@@ -177,8 +194,6 @@ def _instructions(crew: Crew, chosen: Ports, stream: str, logs: Path) -> str:
         f"Or try  curl -N '{stream}'",
         f"Then    kill -9 {crew.pid_of(gateway_role(ids[0]))}   # or its button: pages go on with the other",
         f"Logs    {os.path.relpath(logs)}",
-        "",
-        "Ctrl-C stops everything.",
     ]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CUSTOMER_SCOPE = "orders:read chat"
+WRITER_SCOPE = "orders:read orders:write chat"
 STAFF_SCOPE = "orders:read orders:write staff"
 TALKER_SCOPE = "chat"
 ROOM = "lobby"

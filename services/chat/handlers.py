@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,6 +21,7 @@ from proto.chat import (
 from proto.errors import Refusal
 from proto.positions import InvalidPosition, Position, parse_position
 from proto.streams import CHAT
+from runtime.clock import utc_now
 from runtime.log import Log
 from runtime.metrics import counter
 from runtime.rpc import Method, RpcServer
@@ -32,6 +32,7 @@ from services.chat.room import Buckets, Rate
 from services.chat.store import RoomStore
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import AsyncIterator, Callable
 
     from proto.chat import RoomPolicy
@@ -125,12 +126,6 @@ def _position(text: str | None) -> Position | None:
         return parse_position(text)
     except InvalidPosition:
         raise Refusal("invalid_request", "`before` is not a position.") from None
-
-
-def utc_now() -> dt.datetime:
-    """Wall clock time, in milliseconds: what a person may want to compare."""
-    now = dt.datetime.now(dt.UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def methods(handlers: Chat) -> list[Method[Any, Any]]:

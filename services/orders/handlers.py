@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from proto.orders import (
     PlaceOrder,
 )
 from proto.streams import ORDERS
+from runtime.clock import utc_now
 from runtime.errors import WrongSequence
 from runtime.log import Log
 from runtime.metrics import counter
@@ -28,6 +28,7 @@ from services.orders import order as orders
 from services.orders.store import OrderStore
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import AsyncIterator, Callable
 
     from services.orders.order import Decision
@@ -141,12 +142,6 @@ def _existing(found: Found | None) -> Found:
 
 def _not_found() -> Refusal:
     return Refusal("not_found", "Order not found.")
-
-
-def utc_now() -> dt.datetime:
-    """Wall clock time, in milliseconds: what a person may want to compare."""
-    now = dt.datetime.now(dt.UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def methods(handlers: Orders) -> list[Method[Any, Any]]:

@@ -1,4 +1,4 @@
-"""An order's status reaches its owner live: GET /api/orders/{id}/stream, as design and docs/protocol.md promise."""
+"""An order's status reaches its owner live: GET /api/orders/{id}/stream, as docs/protocol.md promises."""
 
 from __future__ import annotations
 

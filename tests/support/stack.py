@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,3 +233,4 @@ class Stack:
         for process in self.processes:
             process.wait()
         self.nats.destroy()
+        shutil.rmtree(self.folder, ignore_errors=True)

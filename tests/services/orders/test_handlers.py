@@ -22,9 +22,10 @@ from proto.orders import (
     PlaceOrder,
 )
 from proto.streams import ORDERS
+from runtime.clock import utc_now
 from runtime.log import Log
 from runtime.rpc import RpcServer, call
-from services.orders.handlers import Orders, methods, utc_now
+from services.orders.handlers import Orders, methods
 from services.orders.store import OrderStore
 from tests.support.buses import connected_bus, metric
 from tests.support.streams import provisioned
