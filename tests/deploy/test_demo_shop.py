@@ -92,12 +92,14 @@ async def test_a_clear_no_is_not_asked_again() -> None:
 
 async def test_a_cancelled_request_ends_at_once() -> None:
     """A gateway that never answers does not hold the shop back when it has to stop."""
-    arrived = asyncio.Event()
+    arrived, left = asyncio.Event(), asyncio.Event()
 
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.set()
         await reader.read(-1)  # until the shop leaves
         writer.close()
+        await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_server(never, "127.0.0.1", 0)
     async with server:
@@ -108,5 +110,6 @@ async def test_a_cancelled_request_ends_at_once() -> None:
         async with asyncio.timeout(2):
             with pytest.raises(asyncio.CancelledError):
                 await placing
+            await left.wait()
 
     assert shop.alive == 0

@@ -21,6 +21,7 @@ class TcpProxy:
         """Made so far."""
         self._target = target
         self._to_clients: set[asyncio.StreamWriter] = set()
+        self._wires: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -48,7 +49,8 @@ class TcpProxy:
         """End everything."""
         assert self._server is not None
         self._server.close()
-        self.cut()
+        for wire in self._wires:  # also of pumps that have not begun, which would not clean up
+            wire.transport.abort()
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -60,6 +62,7 @@ class TcpProxy:
             writer.transport.abort()
             return
         self.connections += 1
+        self._wires.update((writer, far_writer))
         self._to_clients.add(writer)
         for task in (self._up(reader, far_writer), self._down(far_reader, writer)):
             pump = asyncio.create_task(task)
