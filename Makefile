@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help demo test check fmt bench schema lock clean
+.PHONY: help demo test drill check fmt bench schema lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -14,6 +14,9 @@ demo: .venv/demo.stamp ## start NATS, the services, a gateway and a page to watc
 
 test: .venv/dev.stamp ## run the tests (ARGS="-k resume")
 	@$(PY) -m pytest $(ARGS)
+
+drill: .venv/dev.stamp ## minutes of faults under load: kills, restarts, cuts, storms
+	@$(PY) -m pytest -m drill tests/drill $(ARGS)
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, schema drift
 	@scripts/check

@@ -92,7 +92,9 @@ def _check_sender(journal: Journal, store: Store) -> list[Complaint]:
     for ack in journal.of_kind("ack"):
         rows = store.sent.get((ack.channel, journal.user, ack.message), [])
         if not any(row.seq == ack.seq for row in rows):
-            complaints.append(Complaint("I1", journal.client, f"{ack.message} acknowledged at {ack.seq}, not there"))
+            complaints.append(
+                Complaint("I1", journal.client, f"{ack.message} acknowledged at {ack.seq}, not there")
+            )
         if first.setdefault((ack.channel, ack.message), ack.seq) != ack.seq:
             complaints.append(Complaint("I3", journal.client, f"{ack.message} acknowledged at two positions"))
     return complaints
@@ -136,7 +138,11 @@ class _Reader:
         channel, seq = entry.channel, entry.seq
         stored = self._store.at(channel, seq)
         epoch = self._store.epochs.get(channel, entry.epoch)
-        if stored is None or (stored.message, stored.digest, epoch) != (entry.message, entry.detail, entry.epoch):
+        if stored is None or (stored.message, stored.digest, epoch) != (
+            entry.message,
+            entry.detail,
+            entry.epoch,
+        ):
             self._complain("I2", f"received {entry.position} on {channel}, which is not what is stored")
             return
         if seq <= self._by_conn.get((entry.conn, channel), 0):
@@ -187,14 +193,18 @@ def cut_within(journals: Iterable[Journal], span: Span) -> list[Complaint]:
     ]
 
 
-def dials_per(journals: Iterable[Journal], span: Span, seconds: float) -> list[int]:
-    """How many connections were tried in each stretch of `seconds` of the span."""
-    counts = Counter(
-        int((entry.at - span.begin) / seconds)
-        for journal in journals
-        for entry in journal.of_kind("dial")
-        if entry.at in span
-    )
+def returns_per(journals: Iterable[Journal], span: Span, seconds: float) -> list[int]:
+    """In each stretch of `seconds` of the span: connections tried by clients of a gateway that drained, which
+    do not follow anything again yet.
+    """
+    counts: Counter[int] = Counter()
+    for journal in journals:
+        asked = False
+        for entry in journal.entries:
+            if entry.kind == "dial" and asked and entry.at in span:
+                counts[int((entry.at - span.begin) / seconds)] += 1
+            drained = entry.kind == "goodbye" and entry.message == "drain"
+            asked = drained or (asked and entry.kind not in ("joined", "snapshot"))
     return [counts[index] for index in range(int((span.end - span.begin) / seconds) + 1)]
 
 
@@ -204,36 +214,51 @@ def busiest(counts: Sequence[int], together: int) -> int:
 
 
 def delays(journals: Iterable[Journal], store: Store, span: Span, without: Iterable[str] = ()) -> list[float]:
-    """Seconds from send to receipt of everything that was sent for the first time within the span, received by
-    clients other than `without`, sorted.
+    """Seconds from send to receipt of everything that was first sent within the span, sorted. What a client
+    was given later because it was away does not count, nor do clients in `without`.
     """
     journals = list(journals)
+    sent = _first_sent(journals, store)
+    skipped = set(without)
+    found = []
+    for journal in journals:
+        if journal.client in skipped:
+            continue
+        since: dict[str, float] = {}
+        for entry in journal.entries:
+            if entry.kind in ("joined", "snapshot"):
+                since[entry.channel] = entry.at
+            elif entry.kind == "recv":
+                began = sent.get((entry.channel, entry.seq), -1.0)
+                if began in span and since.get(entry.channel, 0.0) <= began:
+                    found.append(entry.at - began)
+    return sorted(found)
+
+
+def _first_sent(journals: Iterable[Journal], store: Store) -> dict[tuple[str, int], float]:
+    """Channel and sequence -> when it was sent for the first time."""
     sent: dict[tuple[str, int], float] = {}
     for journal in journals:
         for entry in journal.of_kind("send"):
             for row in store.sent.get((entry.channel, journal.user, entry.message), []):
                 sent.setdefault((entry.channel, row.seq), entry.at)
-    skipped = set(without)
-    return sorted(
-        entry.at - sent[entry.channel, entry.seq]
-        for journal in journals
-        if journal.client not in skipped
-        for entry in journal.of_kind("recv")
-        if sent.get((entry.channel, entry.seq), -1.0) in span
-    )
+    return sent
 
 
 def outages(journals: Iterable[Journal], span: Span) -> list[float]:
-    """For every connection that ended within the span: seconds until its client followed a channel again."""
+    """For every connection that ended within the span: seconds until its client followed a channel again.
+    Ends of channels do not count."""
     found = []
     for journal in journals:
         lost: float | None = None
+        before = ""
         for entry in journal.entries:
-            if entry.kind == "close" and entry.at in span:
+            if entry.kind == "close" and entry.at in span and before != "left" and entry.detail != "204":
                 lost = entry.at
             elif entry.kind in ("joined", "snapshot") and lost is not None:
                 found.append(entry.at - lost)
                 lost = None
+            before = entry.kind
     return sorted(found)
 
 

@@ -185,27 +185,34 @@ class DrillClient:
         try:
             pipe.transport.write(self._request())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(pipe.headed.wait(), DIAL_SECONDS)
+                async with asyncio.timeout(DIAL_SECONDS):
+                    await pipe.headed.wait()
             if not pipe.headed.is_set():
                 pipe.cut()
             await pipe.over.wait()
         finally:
             self._pipe = None
         self._lost()
-        if pipe.status:
-            self._note("close", detail=self._ended or "cut")
+        self._note("close", detail=self._ended or ("cut" if pipe.status else "no answer"))
 
     async def _dialled(self, port: int) -> Pipe | None:
         loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.setblocking(False)
+        # Segments as over Ethernet: on loopback they are so large that the server's socket takes megabytes.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
         try:
-            _, pipe = await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: Pipe(self), "127.0.0.1", port, local_addr=(self._source, 0)
-                ),
-                DIAL_SECONDS,
-            )
-        except (OSError, TimeoutError):
+            sock.bind((self._source, 0))
+            async with asyncio.timeout(DIAL_SECONDS):
+                await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, pipe = await loop.create_connection(lambda: Pipe(self), sock=sock)
+        except (OSError, TimeoutError) as error:
+            sock.close()
+            self._note("close", detail="refused" if isinstance(error, ConnectionError) else "no connection")
             return None
+        except asyncio.CancelledError:
+            sock.close()
+            raise
         return pipe
 
 
@@ -287,7 +294,7 @@ class SocketClient(DrillClient):
                 )
             case "goodbye":
                 self._hint = frame["reconnectMs"] / 1000
-                self._note("goodbye", detail=str(frame["reconnectMs"]))
+                self._note("goodbye", message=frame["reason"], detail=str(frame["reconnectMs"]))
 
     def _join(self, room: str) -> None:
         since = self.positions.get(f"room:{room}")
@@ -365,14 +372,14 @@ class StreamClient(DrillClient):
         self.next_order_id = order_id
         self._last_id = ""
         self._retry: float | None = None
-        self._live = False
+        self._live = self._finished = False
         self._body = bytearray()
         self._told_anything = False
 
     @property
     def live(self) -> bool:
-        """Told something on this connection."""
-        return self._live
+        """Told something on this connection, or that nothing can follow."""
+        return self._live or self._finished
 
     @property
     def seen(self) -> str:
@@ -384,6 +391,7 @@ class StreamClient(DrillClient):
         assert pipe.transport is not None
         self._told_anything = False
         self._body = bytearray()
+        self._finished = status == 204
         if status != 200:
             self._ended = str(status)
             pipe.transport.close()
@@ -414,8 +422,8 @@ class StreamClient(DrillClient):
         return done
 
     def _request(self) -> bytes:
-        if self.next_order_id != self.order_id:
-            self.order_id, self._last_id = self.next_order_id, ""
+        if self._finished and self.next_order_id != self.order_id:
+            self.order_id, self._last_id, self._finished = self.next_order_id, "", False
         resumed = f"Last-Event-ID: {self._last_id}\r\n" if self._last_id else ""
         return (
             f"GET /api/orders/{self.order_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -448,19 +456,19 @@ class StreamClient(DrillClient):
         self._told_anything = self._live = True
         self._failures = 0
         if self._last_id:
-            self._note(
-                "joined", channel=f"order:{self.order_id}", position=self._last_id, detail="recovered"
-            )
+            self._note("joined", channel=f"order:{self.order_id}", position=self._last_id, detail="recovered")
 
     def _event(self, name: str, fields: dict[str, str]) -> None:
         channel, data = f"order:{self.order_id}", fields.get("data", "")
         if name == "reconnect":
-            self._hint = json.loads(data)["retryMs"] / 1000
-            self._note("goodbye", detail=str(json.loads(data)["retryMs"]))
+            told = json.loads(data)
+            self._hint = told["retryMs"] / 1000
+            self._note("goodbye", message=told["reason"], detail=str(told["retryMs"]))
         elif name == "reset":
             self._note("reset", channel=channel, position=self._last_id, detail=json.loads(data)["reason"])
         elif name == "complete":
             self._note("left", channel=channel)
+            self._finished = True
             self._hint = self._chance.uniform(0, 0.2)
         elif name == "status_update":
             self._note("recv", channel=channel, position=self._last_id, detail=_of_order(data))

@@ -16,7 +16,7 @@ from tests.support.stack import token
 from tests.support.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from tests.support.drill_checker import Store
     from tests.support.drill_fleet import Fleet
@@ -59,7 +59,9 @@ class Crowd:
     async def until_silent(self, seconds: float = 60.0) -> None:
         """Returns once everything that was said is acknowledged."""
         await until(
-            lambda: not any(client.unacknowledged for client in self.sockets), seconds, what="all is acknowledged"
+            lambda: not any(client.unacknowledged for client in self.sockets),
+            seconds,
+            what="all is acknowledged",
         )
 
     async def until_everything_arrived(self, store: Store, seconds: float = 5.0) -> None:
@@ -76,8 +78,12 @@ class Crowd:
                 for room in client.rooms
             )
 
+        def told(client: StreamClient) -> bool:
+            last = tails.get(f"order:{client.order_id}")
+            return last is None or client.seen.removesuffix(".end").endswith(f"-{last.seq}")
+
         try:
-            await until(lambda: all(map(there, self.sockets)), seconds)
+            await until(lambda: all(map(there, self.sockets)) and all(map(told, self.streams)), seconds)
         except TimeoutError:
             return
 
@@ -131,15 +137,18 @@ class Orders:
                 order_id: str = answer.json()["orderId"]
                 return order_id
 
-    async def keep_moving(self, user: str, order_id: str, followers: Iterable[StreamClient], pause: float) -> None:
+    async def keep_moving(
+        self, user: str, order_id: str, followers: Iterable[StreamClient], pause: float
+    ) -> None:
         """One status after the other, one order after the other, until stopped."""
         followers = list(followers)
-        while not self.stopped:
-            for status in STEPS:
-                await asyncio.sleep(self._chance.uniform(pause / 2, pause))
-                if self.stopped:
-                    return
+        for status in itertools.cycle([*STEPS, "placed"]):
+            await asyncio.sleep(self._chance.uniform(pause / 2, pause))
+            if self.stopped:
+                return
+            if status != "placed":
                 await self._advance(user, order_id, status)
+                continue
             order_id = await self.place(user)
             for follower in followers:
                 follower.next_order_id = order_id
@@ -153,7 +162,7 @@ class Orders:
             assert answer is None or answer.status_code >= 500, answer.text
 
     async def _ask(
-        self, user: str, call: Callable[[OrdersClient], asyncio.Future[httpx.Response]]
+        self, user: str, call: Callable[[OrdersClient], Awaitable[httpx.Response]]
     ) -> httpx.Response | None:
         try:
             async with OrdersClient(self._url(), token(user)) as orders:

@@ -6,7 +6,18 @@ import hashlib
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "dial", "open", "joined", "send", "ack", "refused", "recv", "snapshot", "reset", "left", "goodbye", "close"
+    "dial",
+    "open",
+    "joined",
+    "send",
+    "ack",
+    "refused",
+    "recv",
+    "snapshot",
+    "reset",
+    "left",
+    "goodbye",
+    "close",
 ]
 
 
@@ -23,8 +34,9 @@ class Entry(NamedTuple):
     snapshot   a channel's state, to go on from `position`
     reset      continuity broke: `detail` says why, go on from `position`
     left       the client left the channel, or it ended
-    goodbye    the server asked to come back; `detail` is the pause in milliseconds
-    close      the connection is over: `detail` is a close code, "clean", or "cut" (ended without a word)
+    goodbye    the server asked to come back: `message` says why; `detail` is the pause in milliseconds
+    close      the connection is over: `detail` is a close code, "clean", or "cut" (ended without a word), or
+               "refused", "no connection", "no answer" of one that never stood
     """
 
     at: float

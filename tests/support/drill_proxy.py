@@ -33,7 +33,7 @@ class CuttingProxy:
         self._pumps: set[asyncio.Task[None]] = set()
 
     def cut(self, *, up: bool) -> bool:
-        """Break a connection in the next thing that its client (`up`) or its server sends; False without any."""
+        """Break one in the next thing that its client (`up`) or its server sends; False without one."""
         whole = [wire for wire in self._wires if not (wire.cut_up or wire.cut_down)]
         if not whole:
             return False

@@ -11,65 +11,43 @@ import nats
 
 from tests.support.drill_checker import Store, StoredMessage
 from tests.support.drill_journal import digest
-from tests.support.stack import Gateway, ServiceProcess, Stack
+from tests.support.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from nats.js import JetStreamContext
 
+    from tests.support.stack import ServiceProcess
+
 PAGE = 200
 
 
 class DrillStack(Stack):
-    """`chats` replicas beside gateways and orders. With `cluster`, its servers are used and not Stack's own."""
+    """`chat` replicas beside gateways and orders. With `cluster`, its servers are used, not Stack's."""
 
     def __init__(
         self,
         *,
-        gateways: int,
-        chats: int = 1,
+        gateways: int = 1,
         orders: int = 1,
+        chat: int = 1,
         cluster: Sequence[str] = (),
         **settings: str,
     ) -> None:
-        if cluster:
-            settings |= {"NATS_URL": ",".join(cluster), "STREAM_REPLICAS": str(len(cluster))}
-        super().__init__(gateways=gateways, orders=orders, **settings)
+        super().__init__(gateways=gateways, orders=orders, chat=chat, **settings)
         self.urls = list(cluster) or [self.nats.url]
-        self._chat_count = chats
-        self.chats: list[ServiceProcess] = []
+        if cluster:
+            self._settings |= {"NATS_URL": ",".join(cluster), "STREAM_REPLICAS": str(len(cluster))}
 
     def __enter__(self) -> DrillStack:
         super().__enter__()
-        try:
-            self.chats = [self._new_chat() for _ in range(self._chat_count)]
-            for chat in self.chats:
-                chat.wait_ready()
-        except BaseException:
-            self.close()
-            raise
         return self
-
-    @property
-    def processes(self) -> list[ServiceProcess]:
-        """All but NATS."""
-        return [*super().processes, *self.chats]
 
     async def restart(self, process: ServiceProcess) -> None:
         """Start a process again that has ended, on its port; returns once it is ready."""
         process.spawn()
         await asyncio.to_thread(process.wait_ready)
-
-    async def drain(self, gateway: Gateway) -> int:
-        """SIGTERM; returns its exit code once it has ended."""
-        gateway.terminate()
-        return await asyncio.to_thread(gateway.wait, 60)
-
-    def _new_chat(self) -> ServiceProcess:
-        service = ServiceProcess("chat", self.environment(), self.folder)
-        service.spawn()
-        return service
 
 
 @contextlib.asynccontextmanager
