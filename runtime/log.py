@@ -11,6 +11,7 @@ import asyncio
 import base64
 import random
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -31,7 +32,7 @@ from runtime.errors import (
 from runtime.metrics import counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from proto.streams import StreamSpec
     from runtime.bus import Bus, Message
@@ -325,6 +326,19 @@ class Log:
             return None
         raise Unavailable
 
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the bounded reads. Raises Overloaded when none gets free in time: a queue is no answer."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def _direct(
         self, kind: str, subject: str, payload: bytes, *, too_many: bool = False
     ) -> list[Stored] | None:
@@ -333,7 +347,7 @@ class Log:
         self._queued += 1
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
-            async with self._slots:
+            async with self._slot():
                 with READS.labels(self._spec.name, kind).time():
                     last = _is_last if payload else _any
                     answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)

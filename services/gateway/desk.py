@@ -178,7 +178,8 @@ class Desk:
                 channel=name,
                 recovered=None if frame.since is None else start.reset is None,
                 reason=start.reset,
-                position=str(Position(channel.epoch, channel.tail)),
+                # What it missed follows: only the events themselves move it on.
+                position=frame.since if start.missed else str(Position(channel.epoch, channel.tail)),
             )
             client.follow(channel, start)
 

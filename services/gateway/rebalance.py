@@ -62,13 +62,15 @@ class Rebalance:
 
     async def _run(self) -> None:
         settled = time.monotonic() + SETTLE_SECONDS
+        excess = 0
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             self._report()
             now = time.monotonic()
-            excess = self._fleet.excess(len(self._connections), now)
-            if self._per_second and excess and now > settled:
-                await self._shed(min(excess, round(self._per_second * REPORT_SECONDS) or 1))
+            # Only what was too much last time as well: after a mass arrival reports differ by their age.
+            before, excess = excess, self._fleet.excess(len(self._connections), now)
+            if self._per_second and now > settled and min(before, excess):
+                await self._shed(min(before, excess, round(self._per_second * REPORT_SECONDS) or 1))
 
     async def _shed(self, count: int) -> None:
         log.info("shedding", connections=count, of=len(self._connections))
