@@ -90,6 +90,7 @@ class Stack:
             "HEARTBEAT_SECONDS": NEVER,
             "DRAIN_SECONDS": "0",
             "LOG_LEVEL": "warning",
+            "REBALANCE_PER_SECOND": "0",  # who connects where is part of what is measured
         }
         return {f"CARILLON_{name}": value for name, value in told.items()}
 
