@@ -106,8 +106,7 @@ class OrdersApi:
 
     async def _reader(self, request: Request) -> Identity:
         identity = await self._authenticator.identity(request.scope)
-        if not access.may_read_orders(identity):
-            raise Forbidden(f"scope {access.READ_ORDERS} is missing")
+        access.require_orders(identity)
         return identity
 
     async def _writer(self, request: Request) -> Identity:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from proto import subjects
 from proto.frames import ResetReason
 from proto.positions import InvalidPosition, Position, parse_position
 from services.gateway import access
+from services.gateway.kinds import ORDER_KIND
 from services.gateway.relay import Start
 from services.gateway.stream_route import StreamRoute, head_only, position_text
 from services.gateway.transports.sse import SseConnection
@@ -69,8 +69,8 @@ class OrderStream(StreamRoute):
         return None
 
     async def _channel(self, identity: Identity, order_id: str) -> Channel:
-        owner = await self._channels.owner(order_id) if access.is_staff(identity) else identity.user
-        channel = None if owner is None else await self._relay.open(subjects.order_log(owner, order_id))
+        place = await self._channels.find(identity, f"{ORDER_KIND}:{order_id}")
+        channel = None if place is None else await place.relay.open(place.subject)
         if channel is None:
             raise access.order_not_found()
         return channel
