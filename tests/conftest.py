@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.nats_server import NatsServer
 from tests.support.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A busy machine is no fault of the code: no test asserts an absolute speed.
+settings.register_profile("carillon", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("carillon")
 
 
 @pytest.fixture(scope="session")
