@@ -41,7 +41,7 @@ from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
-from services.gateway.transports.websocket import Keep
+from services.gateway.transports.websocket import Keep, Parsers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -151,8 +151,8 @@ def _keep(settings: GatewaySettings) -> Keep:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         auth_timeout=settings.auth_seconds,
-        max_message_bytes=settings.max_message_bytes,
         outbox_bytes=settings.outbox_bytes,
+        parsers=Parsers(settings.max_message_bytes),
     )
 
 

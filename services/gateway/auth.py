@@ -6,7 +6,7 @@ token chooses them (RFC 8725 section 3.1), and no URL or key inside a token is e
 
 from __future__ import annotations
 
-import base64
+import binascii
 import functools
 import json
 import re
@@ -173,9 +173,9 @@ def _verify(token: str, keys: Keys, policy: Policy, now: float) -> Identity:
 
 def _segment(encoded: str) -> bytes:
     """Base64url without padding (RFC 7515 section 2), and only the one spelling that each value has."""
-    segment = encoded.encode("ascii")
-    decoded = base64.b64decode(segment.translate(_STANDARD) + b"=" * (-len(segment) % 4), validate=True)
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != segment:
+    segment = encoded.encode("ascii").translate(_STANDARD)
+    decoded = binascii.a2b_base64(segment + b"=" * (-len(segment) % 4), strict_mode=True)
+    if binascii.b2a_base64(decoded, newline=False).rstrip(b"=") != segment:
         raise ValueError("not canonical base64url")
     return decoded
 
@@ -189,7 +189,7 @@ def _key_id(segment: str, algorithm: Algorithm) -> str | None:
     header = _json_object(_segment(segment))
     if header.get("alg") != algorithm:
         raise Unauthorized("token_invalid", "not the configured algorithm")
-    # RFC 7515 section 4.1.11; and without "crit" a payload that is not base64 (RFC 7797) would be taken for it.
+    # RFC 7515 section 4.1.11; and "b64" without "crit" would be a payload that is not base64 (RFC 7797).
     if "crit" in header or header.get("b64", True) is not True:
         raise Unauthorized("token_invalid", "an extension that is not supported")
     if "kid" not in header:

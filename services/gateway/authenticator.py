@@ -9,7 +9,7 @@ import structlog
 
 from runtime.metrics import counter
 from services.gateway.access import Forbidden
-from services.gateway.auth import Policy, Unauthorized
+from services.gateway.auth import Policy, Unauthorized, UnknownKey, verify
 from services.gateway.credentials import rests_on_cookie, token_from
 from services.gateway.keys import JwksSource, identify
 from services.gateway.keyset import SharedSecret
@@ -67,6 +67,16 @@ class Authenticator:
             _rejected(refusal)
             raise
         return await self.prove(token)
+
+    def prove_now(self, token: str) -> Identity | None:
+        """Whose token this is; None: no key at hand tells, `prove` may. Raises Unauthorized."""
+        try:
+            return verify(token, self._keys, self._policy, time.time())
+        except UnknownKey:
+            return None
+        except Unauthorized as refusal:
+            _rejected(refusal)
+            raise
 
     async def prove(self, token: str) -> Identity:
         """Whose token this is. Raises Unauthorized, KeysUnavailable."""

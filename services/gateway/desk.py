@@ -4,9 +4,10 @@ connection."""
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -54,6 +55,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = structlog.get_logger(__name__)
 
 WORKS = counter("gateway_works", "What clients asked for, by kind and answer", ["kind", "code"])
+_works: Final = functools.cache(WORKS.labels)  # both are of closed sets
 
 
 class Client(Protocol):
@@ -124,7 +126,25 @@ class Desk:
             code = "internal"
             log.exception("work_failed", kind=type(frame).__name__)
             client.send(error(Refusal("internal"), frame.id))
-        WORKS.labels(type(frame).__name__, code).inc()
+        _works(type(frame).__name__, code).inc()
+
+    def authenticate(self, client: Client, token: str) -> bool:
+        """The token that came with the request, before anything else; False if it has to be a work, because
+        a key must be fetched first.
+        """
+        try:
+            identity = self._authenticator.prove_now(token)
+        except Unauthorized as refusal:
+            client.send(error(refusal, None))
+            client.close(CLOSE_CODES["unauthorized"])
+            code = refusal.code
+        else:
+            if identity is None:
+                return False
+            self._identify(client, identity, None)
+            code = "ok"
+        _works(Authenticate.__name__, code).inc()
+        return True
 
     def release(self, channel: Channel) -> None:
         """A client left this channel."""
@@ -139,6 +159,9 @@ class Desk:
             client.send(error(refusal, frame.id))
             client.close(CLOSE_CODES["unauthorized"])
             return
+        self._identify(client, identity, frame.id)
+
+    def _identify(self, client: Client, identity: Identity, frame_id: str | None) -> None:
         known = client.session.identity
         if known is not None and known.user != identity.user:
             raise Refusal("forbidden", "A connection belongs to one user.")
@@ -149,7 +172,7 @@ class Desk:
         client.identified(identity, time.monotonic() + identity.expires_at - time.time())
         if known is None:
             client.send(self._hello(client.session.id, identity))
-        self._ack(client, frame.id)
+        self._ack(client, frame_id)
 
     def _hello(self, session_id: str, identity: Identity) -> Connected:
         return Connected(

@@ -69,6 +69,8 @@ class EdgeProtocol(HttpToolsProtocol):
     keeper: Keeper | None = None
     """Set by `edge_with`."""
     watched: Watcher | None = None
+    upgrades: bool | None = None
+    """Whether the request asks for a WebSocket; None: not looked up yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; perhaps it is one too many."""
@@ -110,12 +112,17 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too large.")
 
+    def on_message_begin(self) -> None:
+        """Another request."""
+        self.upgrades = None
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Put the connection within the route's reach."""
         self.head_bytes = 0
         self.head_since = None
-        lines = (len(name) + len(value) + LINE_BYTES for name, value in self.headers)
-        if len(self.url) + sum(lines) > MAX_HEAD_BYTES:
+        lines = sum([len(name) + len(value) + LINE_BYTES for name, value in self.headers])
+        if len(self.url) + lines > MAX_HEAD_BYTES:
             raise HeadTooLarge
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: Edge(self, self.cycle)}
@@ -157,6 +164,12 @@ class EdgeProtocol(HttpToolsProtocol):
         transport.set_protocol(cast("asyncio.Protocol", connection))
         connection.connection_made(transport)
         self._forget()
+
+    def _should_upgrade(self) -> bool:
+        # uvicorn asks three times for each request.
+        if self.upgrades is None:
+            self.upgrades = super()._should_upgrade()
+        return self.upgrades
 
     def _should_upgrade_to_ws(self) -> bool:
         return True

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from proto.errors import CLOSE_CODES, Refusal
 from proto.frames import ErrorBody
@@ -32,9 +34,7 @@ from services.gateway.transports.echo import EchoSocket
 from services.gateway.wire import FORMATS, JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from websockets.typing import Subprotocol
+    from collections.abc import Callable, Mapping, Sequence
 
     from services.gateway.admission import Admission
     from services.gateway.connections import Connections
@@ -47,11 +47,14 @@ if TYPE_CHECKING:
 CLIENT_PATH: Final = "/ws"
 ECHO_PATH: Final = "/echo"
 
+_SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 _RETRY: Final = (("retry-after", "1"),)
+_ABOUT: Final = (b"connection", b"upgrade", b"origin", b"sec-websocket-")
 _TOLD: Final = frozenset({"Upgrade", "Allow"})
 
 REFUSED = counter("gateway_admission_refused", "Handshakes refused, by limit", ["limit"])
 HANDSHAKES = counter("gateway_handshakes", "WebSocket handshakes by answer", ["code"])
+_ACCEPTED: Final = HANDSHAKES.labels("ok")
 
 _silent = logging.getLogger("carillon.handshake")
 _silent.disabled = True
@@ -83,6 +86,7 @@ class Handshake:
         self._most = most
         self._now = now
         self._sessions: dict[str, ClientSocket] = {}
+        self._checker = _server_protocol()  # asked about every request, of which it keeps nothing
         self.draining = False
 
     def author(self, session_id: str, channel: str) -> Listener | None:
@@ -106,28 +110,31 @@ class Handshake:
             HANDSHAKES.labels(refused.code).inc()
             edge.refuse(refused.row.status, _body(refused), _RETRY if refused.row.status == 503 else ())
             return
-        protocol = ServerProtocol(subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent)
-        answer = protocol.accept(
-            Request(request.path, _headers(request), method=request.method, protocol=request.protocol)
-        )
-        if answer.status_code != 101:
-            HANDSHAKES.labels("bad_handshake").inc()
-            self._admission.leave_address(edge.address)
-            told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
-            told.append(("Sec-WebSocket-Version", "13"))  # RFC 6455 section 4.4
-            edge.refuse(answer.status_code, _body(_bad_handshake(answer.status_code)), told)
+        asked = Request(request.path, _headers(request), method=request.method, protocol=request.protocol)
+        try:
+            accept, _, subprotocol = self._checker.process_request(asked)
+        except InvalidHandshake:
+            self._decline(edge, asked)
             return
-        HANDSHAKES.labels("ok").inc()
-        self._open(edge, request, protocol.subprotocol, answer.serialize())
+        _ACCEPTED.inc()
+        self._open(edge, request, subprotocol, _answer(accept, subprotocol))
+
+    def _decline(self, edge: EdgeProtocol, asked: Request) -> None:
+        HANDSHAKES.labels("bad_handshake").inc()
+        self._admission.leave_address(edge.address)
+        answer = _server_protocol().accept(asked)
+        told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
+        told.append(("Sec-WebSocket-Version", "13"))  # RFC 6455 section 4.4
+        edge.refuse(answer.status_code, _body(_bad_handshake(answer.status_code)), told)
 
     def _refused(self, edge: EdgeProtocol, request: Upgrade) -> Refusal | None:
         if request.path != CLIENT_PATH and not (self._echo and request.path == ECHO_PATH):
             return Refusal("not_found")
         if self.draining:
             return Refusal("unavailable")
-        if sum(name == b"host" for name, _ in request.headers) != 1:
+        if [name for name, _ in request.headers].count(b"host") != 1:
             return Refusal("invalid_request", "A request has one Host.")  # RFC 9112 section 3.2
-        if not self._origin_allowed(request):
+        if not self._origin_allowed(dict(request.headers)):
             return Refusal("forbidden", "This origin is not allowed.")
         limit = self._admission.admit_address(edge.address, self._now())
         if limit is not None:
@@ -135,17 +142,15 @@ class Handshake:
             return Refusal("overloaded")
         return None
 
-    def _origin_allowed(self, request: Upgrade) -> bool:
+    def _origin_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
         # A browser opens sockets from any page and sends the cookie along, so an origin must be our own or
         # listed.
-        headers = dict(request.headers)
         origin = headers.get(b"origin")
-        host = headers.get(b"host", b"").decode("latin-1")
-        return origin is None or self._origins.allows(origin.decode("latin-1"), host)
+        if origin is None:
+            return True
+        return self._origins.allows(origin.decode("latin-1"), headers[b"host"].decode("latin-1"))
 
-    def _open(
-        self, edge: EdgeProtocol, request: Upgrade, subprotocol: Subprotocol | None, answer: bytes
-    ) -> None:
+    def _open(self, edge: EdgeProtocol, request: Upgrade, subprotocol: str | None, answer: bytes) -> None:
         awaited, address, transport = edge.connections, edge.address, edge.transport
         socket: WebSocket
 
@@ -163,7 +168,7 @@ class Handshake:
             socket = EchoSocket(self._keep, gone, self._now)
         else:
             session = Session(secrets.token_urlsafe(12), self._limits, now)
-            wire_format = FORMATS.get(subprotocol, JSON) if subprotocol else JSON
+            wire_format = FORMATS[Subprotocol(subprotocol)] if subprotocol else JSON
             socket = ClientSocket(session, self._desk, wire_format, self._keep, gone=gone, now=self._now)
             self._sessions[session.id] = socket
         transport.write(answer)
@@ -171,17 +176,28 @@ class Handshake:
         first = self._keep.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the pings
         self._connections.add(socket, now + min(first, self._keep.auth_timeout))
         if isinstance(socket, ClientSocket):
-            _present_token(socket, request)
+            self._present_token(socket, request)
+
+    def _present_token(self, socket: ClientSocket, request: Upgrade) -> None:
+        try:
+            token = token_from(request.headers, request.query)
+        except Unauthorized as refusal:
+            if refusal.code != "token_missing":
+                socket.close(CLOSE_CODES["unauthorized"])
+            return
+        # Nearly always the key is at hand, and ten thousand clients that come at once need no task each.
+        if not self._desk.authenticate(socket, token):
+            socket.perform(Work(Authenticate(token=token)))
 
 
-def _present_token(socket: ClientSocket, request: Upgrade) -> None:
-    try:
-        token = token_from(request.headers, request.query)
-    except Unauthorized as refusal:
-        if refusal.code != "token_missing":
-            socket.close(CLOSE_CODES["unauthorized"])
-        return
-    socket.perform(Work(Authenticate(token=token)))
+def _server_protocol() -> ServerProtocol:
+    return ServerProtocol(subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent)
+
+
+def _answer(accept: str, subprotocol: str | None) -> bytes:
+    """The server's side of the handshake (RFC 6455 section 4.2.2)."""
+    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
+    return f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n{chosen}\r\n".encode("ascii")
 
 
 def _bad_handshake(status: int) -> Refusal:
@@ -195,9 +211,11 @@ def _body(refusal: Refusal) -> bytes:
 
 
 def _headers(request: Upgrade) -> Headers:
+    """Those that the handshake is about."""
     headers = Headers()
     for name, value in request.headers:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
+        if name.startswith(_ABOUT):
+            headers[name.decode("latin-1")] = value.decode("latin-1")
     return headers
 
 

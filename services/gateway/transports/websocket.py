@@ -50,14 +50,33 @@ _silent = logging.getLogger("carillon.websocket")
 _silent.disabled = True  # what a client sent is no business of the log
 
 
+class Parsers:
+    """Lends parsers to connections that receive something. One between two frames knows nothing of its
+    connection, so it serves the next; one is spare, because all that arrives at once is parsed in turn.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._limit = max_message_bytes
+        self._spare: Parser | None = None
+
+    def take(self) -> Parser:
+        """One that expects a frame."""
+        parser, self._spare = self._spare, None
+        return parser or Parser(Side.SERVER, state=State.OPEN, max_size=self._limit, logger=_silent)
+
+    def give_back(self, parser: Parser) -> None:
+        """It expects a frame again, and nothing it said is unsent."""
+        self._spare = parser
+
+
 class Keep(NamedTuple):
     """What all connections share, so that each holds one reference. Times in seconds."""
 
     ping_interval: float
     ping_timeout: float
     auth_timeout: float
-    max_message_bytes: int
     outbox_bytes: int
+    parsers: Parsers
 
 
 class WebSocket(asyncio.Protocol):
@@ -170,8 +189,7 @@ class WebSocket(asyncio.Protocol):
             return
         parser = self._parser
         if parser is None:
-            limit = self._keep.max_message_bytes
-            parser = Parser(Side.SERVER, state=State.OPEN, max_size=limit, logger=_silent)
+            parser = self._keep.parsers.take()
         parser.receive_data(data)
         for frame in parser.events_received():
             if not self._ended:
@@ -231,6 +249,8 @@ class WebSocket(asyncio.Protocol):
         if half and self._parser is None:
             self._half_since = self._now()
         self._parser = parser if half else None
+        if not half:
+            self._keep.parsers.give_back(parser)
 
     def _received(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
