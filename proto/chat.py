@@ -47,7 +47,7 @@ class Access(enum.StrEnum):
     MEMBERS = "members"
 
 
-class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """Stored on `chat.log.<room>` and republished. `id` follows from room, user and `client_id`, so however
     often a message is sent it has one id. Order is that of positions; `at` is a sender's replica's clock.
     """

@@ -11,7 +11,7 @@ import msgspec
 from proto.orders import OrderStatus
 
 
-class StatusUpdate(msgspec.Struct, frozen=True, rename="camel"):
+class StatusUpdate(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The unnamed first event and every `status_update`."""
 
     status: OrderStatus

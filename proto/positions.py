@@ -29,7 +29,12 @@ class Position(NamedTuple):
     ended: bool = False
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}{'.end' if self.ended else ''}"
+        return position_text(self.epoch, self.seq) + (".end" if self.ended else "")
+
+
+def position_text(epoch: str, seq: int) -> str:
+    """`str(Position(epoch, seq))`, for the many places where nothing else is wanted of it."""
+    return f"{epoch}-{seq}"
 
 
 def parse_position(text: str) -> Position:

@@ -15,7 +15,7 @@ import structlog
 from proto import chat
 from proto.errors import CLOSE_CODES, Refusal
 from proto.frames import ResetReason
-from proto.positions import InvalidPosition, Position, parse_position
+from proto.positions import InvalidPosition, Position, parse_position, position_text
 from proto.websocket import (
     PROTOCOL_VERSION,
     Ack,
@@ -202,7 +202,7 @@ class Desk:
                 recovered=None if frame.since is None else start.reset is None,
                 reason=start.reset,
                 # What it missed follows: only the events themselves move it on.
-                position=frame.since if start.missed else str(Position(channel.epoch, channel.tail)),
+                position=frame.since if start.missed else position_text(channel.epoch, channel.tail),
             )
             client.follow(channel, start)
 

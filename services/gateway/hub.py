@@ -11,15 +11,19 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from proto.chat import ChatMessage
+from proto.frames import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proto.chat import ChatMessage
-    from proto.frames import ResetReason, StatusUpdate
+    from proto.frames import ResetReason
 
-    Body = StatusUpdate | ChatMessage
+Body = StatusUpdate | ChatMessage
 
 RING: Final = 64
 """Messages kept per channel for clients that come back: more than an order ever has."""
@@ -27,11 +31,12 @@ MAX_HELD: Final = 256
 """Live messages held back behind a hole. When full they are dropped: the log has them."""
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One stored message, decoded once. `previous`: the sequence before it on its channel. `final`: nothing
     can follow.
 
     `body` is None for a message that could not be read: it counts in the order, and nobody is shown it.
+    Rings hold many of them, and none refers to anything that refers to it: the collector need not look.
     """
 
     epoch: str
@@ -150,16 +155,17 @@ class Channel:
 
     def offer(self, event: Event) -> Offer:
         """A live message. When accepted it waits for the next `fan_out`."""
-        if event.seq <= self.tail:
+        tail = self.tail
+        if event.previous == tail < event.seq and not self._doubted:
+            self._accept(event)
+            return Offer.ACCEPTED
+        if event.seq <= tail:
             return Offer.STALE
-        if self._doubted or event.previous != self.tail:
-            self._newest = max(self._newest, event.seq)
-            # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
-            if len(self._held) < MAX_HELD:
-                self._held.append(event)
-            return Offer.HELD
-        self._accept(event)
-        return Offer.ACCEPTED
+        self._newest = max(self._newest, event.seq)
+        # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
+        if len(self._held) < MAX_HELD:
+            self._held.append(event)
+        return Offer.HELD
 
     def fill(self, events: Iterable[Event]) -> bool:
         """Events read from the log, consecutive on this channel. True when no hole is left."""
@@ -194,27 +200,29 @@ class Channel:
         """Write what was accepted since the last call to every listener, each codec encoded once; returns
         writes made. `author` finds the listener of a message's own session, which is left out of it.
         """
-        events, self._ready = self._ready, []
+        events = self._ready
         if not events:
             return 0
-        author = author or self.author
-        authors = self._authors(events, author) if author is not None else {}
-        written = self._write_to_authors(events, authors)
+        self._ready = []
+        authors = self._authors(events, author or self.author)
+        written = self._write_to_authors(events, authors) if authors else 0
         for codec, group in list(self._listeners.items()):
-            data = b"".join(map(codec, events)) if group else b""
-            writes = list(group.values())  # a listener that cannot keep up may detach itself in its write
-            for write in writes:
+            data = codec(events[0]) if len(events) == 1 else b"".join(map(codec, events))
+            # A listener that cannot keep up may detach itself in its write.
+            for write in list(group.values()):
                 write(data)
-            written += len(writes)
+                written += 1
         for listener in authors:
             self._listeners.setdefault(listener.codec, {})[listener] = listener.write
         if events[-1].final:
             self._each(lambda listener: listener.finish())
         return written
 
-    def _authors(self, events: list[Event], author: Author) -> dict[Listener, set[str]]:
+    def _authors(self, events: list[Event], author: Author | None) -> dict[Listener, set[str]]:
         """Listeners that caused some of `events`, taken out of their groups, and which sessions they are."""
         found: dict[Listener, set[str]] = {}
+        if author is None:
+            return found
         for event in events:
             listener = author(event.origin, self.name) if event.origin else None
             if listener is None:
@@ -255,8 +263,9 @@ class Channel:
             act(listener)
 
     def _accept(self, event: Event) -> None:
-        self._remember(event)
+        self.tail = event.seq
         if event.body is not None:
+            self._ring.append(event)
             self._ready.append(event)
 
     def _remember(self, event: Event) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -61,7 +62,10 @@ AUDITED = counter("gateway_audited_channels", "Channels checked against the log"
 RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcome"])
 
 
+_ACCEPTED: Final = LIVE.labels(Offer.ACCEPTED.name.lower())
 _ORIGIN: Final = names.ORIGIN.encode()
+_PLACE: Final = re.compile(rb"\r\nNats-Sequence: (\d{1,20})\r\n[^\r]*\r\nNats-Last-Sequence: (\d{1,20})\r\n")
+"""As republish writes them, with the time between them; where they stand otherwise they are looked up."""
 
 
 class Start(NamedTuple):
@@ -92,6 +96,7 @@ class Relay:
         self._epoch_checked = False
         self._epoch_due = 0.0
         self._ready: dict[Channel, None] = {}
+        self._accepted = 0
         self._dirty: dict[Channel, None] = {}
         self._young: dict[Channel, float] = {}
         self._audit_all = asyncio.Event()
@@ -310,28 +315,33 @@ class Relay:
     # -- live -----------------------------------------------------------------------
 
     def _receiver(self, channel: Channel) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
+        decode, offer = self._decode, channel.offer
+
         def received(_subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
-            seq = wire.number(headers, b"Nats-Sequence")
-            if seq is None:
+            place = _place(headers)
+            if place is None:
                 self._nudged(channel, wire.number(headers, names.NUDGE.encode()))
                 return
-            previous = wire.number(headers, b"Nats-Last-Sequence") or 0
-            origin = (wire.value(headers, _ORIGIN) or b"").decode("ascii", "replace")
-            event = self._decode(channel.epoch, channel.name, seq, previous, payload, origin)
-            outcome = channel.offer(event)
-            LIVE.labels(outcome.name.lower()).inc()
+            event = decode(channel.epoch, channel.name, *place, payload, _origin(headers))
+            outcome = offer(event)
             if outcome is Offer.ACCEPTED:
+                self._accepted += 1
                 self._deliver(channel)
-            elif outcome is Offer.HELD:
-                self._repair(channel)
-            elif not channel.remembers(event):
-                # A number that was passed, with other content: most likely the stream was created anew, and
-                # what follows might fit by chance.
-                self._epoch_checked = False
-                channel.doubt()
-                self._repair(channel)
+            else:
+                self._not_accepted(channel, event, outcome)
 
         return received
+
+    def _not_accepted(self, channel: Channel, event: Event, outcome: Offer) -> None:
+        LIVE.labels(outcome.name.lower()).inc()
+        if outcome is Offer.HELD:
+            self._repair(channel)
+        elif not channel.remembers(event):
+            # A number that was passed, with other content: most likely the stream was created anew, and what
+            # follows might fit by chance.
+            self._epoch_checked = False
+            channel.doubt()
+            self._repair(channel)
 
     def _nudged(self, channel: Channel, seq: int | None) -> None:
         LIVE.labels("nudge").inc()
@@ -346,7 +356,10 @@ class Relay:
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
-        DELIVERED.inc(sum(channel.fan_out() for channel in ready))
+        DELIVERED.inc(sum([channel.fan_out() for channel in ready]))
+        # Once a turn: a metric for each message would cost as much as the rest.
+        accepted, self._accepted = self._accepted, 0
+        _ACCEPTED.inc(accepted)
 
     # -- repair and audit ---------------------------------------------------------------
 
@@ -450,6 +463,22 @@ class Relay:
                 if stored.seq > channel.tail and self._is_open(channel):
                     self._repair(channel)
             AUDITED.inc(len(batch))
+
+
+def _place(headers: bytes | None) -> tuple[int, int] | None:
+    """A live message's sequence and the one before it on its subject; None for what was not republished."""
+    found = _PLACE.search(headers or b"")
+    if found is not None:
+        return int(found[1]), int(found[2])
+    seq = wire.number(headers, b"Nats-Sequence")
+    return None if seq is None else (seq, wire.number(headers, b"Nats-Last-Sequence") or 0)
+
+
+def _origin(headers: bytes | None) -> str:
+    # Most live messages have none, and then they are not searched line by line.
+    if headers is None or _ORIGIN not in headers:
+        return ""
+    return (wire.value(headers, _ORIGIN) or b"").decode("ascii", "replace")
 
 
 def _reset(channel: Channel, reason: ResetReason) -> Start:

@@ -4,6 +4,7 @@ shared.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ from websockets.typing import Subprotocol
 from proto.chat import ChatMessage
 from proto.errors import Refusal
 from proto.frames import StatusUpdate
-from proto.positions import Position
+from proto.positions import position_text
 from proto.websocket import (
     ChatMessageFrame,
     ClientFrame,
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 SUBPROTOCOL_JSON: Final = Subprotocol("carillon.v1.json")
 SUBPROTOCOL_MSGPACK: Final = Subprotocol("carillon.v1.msgpack")
 PING_FRAME: Final = Frame(Opcode.PING, b"").serialize(mask=False)
+_FIN: Final = 0x80
+_SHORT: Final = {
+    opcode: [bytes((_FIN | opcode, size)) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
+}
+"""The heads of short frames, which most are, by opcode and size."""
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -42,7 +48,17 @@ def close_frame(code: int, reason: str) -> bytes:
 
 def message_frame(text: bool, data: bytes) -> bytes:
     """A whole message as one frame."""
-    return Frame(Opcode.TEXT if text else Opcode.BINARY, data).serialize(mask=False)
+    return framed(Opcode.TEXT if text else Opcode.BINARY, data)
+
+
+def framed(opcode: Opcode, data: bytes) -> bytes:
+    """`data` as one frame, text or binary, of a server: final and not masked (RFC 6455 section 5.2)."""
+    size = len(data)
+    if size < 126:
+        return _SHORT[opcode][size] + data
+    if size < 65536:
+        return struct.pack("!BBH", _FIN | opcode, 126, size) + data
+    return struct.pack("!BBQ", _FIN | opcode, 127, size) + data
 
 
 def chat_frame(message: ChatMessage, position: str) -> ChatMessageFrame:
@@ -90,7 +106,7 @@ class WireFormat:
 
     def frame(self, frame: ServerFrame) -> bytes:
         """A frame for one client."""
-        return Frame(self._opcode, self._encode(frame)).serialize(mask=False)
+        return framed(self._opcode, self._encode(frame))
 
     def decode(self, data: bytes) -> ClientFrame:
         """One message of a client. Raises Refusal "invalid_json" for what is no JSON or MessagePack at all,
@@ -111,13 +127,17 @@ class WireFormat:
         return b"".join(map(self.frame, reset_frames(channel, reason, last)))
 
     def _event(self, event: Event) -> bytes:
+        body = event.body
+        if isinstance(body, ChatMessage):  # nearly every event is
+            told = chat_frame(body, position_text(event.epoch, event.seq))
+            return framed(self._opcode, self._encode(told))
         return b"".join(map(self.frame, event_frames(event)))
 
 
 def event_frames(event: Event) -> list[ServerFrame]:
     """What clients are told of a channel's event; nothing of one that could not be read."""
     body = event.body
-    position = str(Position(event.epoch, event.seq))
+    position = _position(event)
     if isinstance(body, ChatMessage):
         return [chat_frame(body, position)]
     if isinstance(body, StatusUpdate):
@@ -133,7 +153,7 @@ def snapshot_frames(event: Event) -> list[ServerFrame]:
     body = event.body
     if not isinstance(body, StatusUpdate):
         return []
-    position = str(Position(event.epoch, event.seq))
+    position = _position(event)
     told = SnapshotFrame(
         channel=event.channel, position=position, status=body.status, updated_at=body.updated_at
     )
@@ -144,8 +164,12 @@ def reset_frames(channel: str, reason: ResetReason, last: Event | None) -> list[
     """Continuity broke; the state to go on from follows."""
     if last is None:
         return [ResetFrame(channel=channel, reason=reason)]
-    position = str(Position(last.epoch, last.seq))
+    position = _position(last)
     return [ResetFrame(channel=channel, reason=reason, position=position), *snapshot_frames(last)]
+
+
+def _position(event: Event) -> str:
+    return position_text(event.epoch, event.seq)
 
 
 def _complete(event: Event) -> list[ServerFrame]:

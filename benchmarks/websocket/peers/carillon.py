@@ -70,7 +70,7 @@ class Carillon:
         self.port = free_port()
         self._nats.start()
         environment = self._environment(ping_seconds)
-        _provision(environment)
+        provision(environment)
         services = [name for name in SERVICES if _exists(name)]
         waiting = [self._spawn(name, environment, cores()[1]) for name in services]
         waiting.append(self._spawn("gateway", environment, cores()[0]))
@@ -106,11 +106,7 @@ class Carillon:
 
     def _message(self) -> bytes:
         self._published += 1
-        at = dt.datetime.now(dt.UTC)
-        message = ChatMessage(id=f"b{self._published}", room_id=ROOM, user_id="shop", text=TEXT, at=at)
-        payload = msgspec.json.encode(message)
-        assert MARKER.encode() not in payload, "the marker must come from the envelope only"
-        return payload
+        return room_message(ROOM, self._published)
 
     def _token(self, user: str, expires: int) -> str:
         return jwt.encode({"sub": user, "scope": "chat", "exp": expires}, self._secret, "HS256")
@@ -139,11 +135,21 @@ class Carillon:
         return child, internal_port
 
 
+def room_message(room: str, number: int) -> bytes:
+    """What the chat service would have stored."""
+    at = dt.datetime.now(dt.UTC)
+    message = ChatMessage(id=f"b{number}", room_id=room, user_id="shop", text=TEXT, at=at)
+    payload = msgspec.json.encode(message)
+    assert MARKER.encode() not in payload, "the marker must come from the envelope only"
+    return payload
+
+
 def _exists(service: str) -> bool:
     return importlib.util.find_spec(f"services.{service}") is not None
 
 
-def _provision(environment: Mapping[str, str]) -> None:
+def provision(environment: Mapping[str, str]) -> None:
+    """Make the streams. Raises Failed."""
     done = subprocess.run(
         [sys.executable, "-m", "runtime.provision"], cwd=ROOT, env={**os.environ, **environment},
         check=False, timeout=30, capture_output=True, text=True,

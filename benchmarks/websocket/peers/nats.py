@@ -9,11 +9,14 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.websocket.peer import Failed, Unavailable
 from benchmarks.websocket.peers.ports import free_port, until_listening
 from benchmarks.websocket.process import Child, cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 START_SECONDS: Final = 15.0
 
@@ -66,7 +69,11 @@ class Publisher:
 
     def publish(self, subject: str, payloads: list[bytes]) -> None:
         """All of them in one write. Raises Failed."""
-        lines = (b"PUB %s %d\r\n%s\r\n" % (subject.encode(), len(payload), payload) for payload in payloads)
+        self.publish_each((subject, payload) for payload in payloads)
+
+    def publish_each(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """(subject, payload), all in one write. Raises Failed."""
+        lines = (b"PUB %s %d\r\n%s\r\n" % (to.encode(), len(payload), payload) for to, payload in messages)
         try:
             self._answer_ping()
             self._socket.sendall(b"".join(lines))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proto.positions import Position
+from proto.positions import position_text
 from services.gateway import codecs
 from services.gateway.transports.following import Follower, Following
 from services.gateway.transports.sse import EventStream
@@ -61,7 +61,7 @@ class SseFormat:
 
 
 def _parts(event: Event, frames: list[ServerFrame]) -> bytes:
-    position = str(Position(event.epoch, event.seq)).encode()
+    position = position_text(event.epoch, event.seq).encode()
     return b"".join(position + _OF + codecs.block(msgspec.json.encode(frame)) + _END for frame in frames)
 
 
@@ -76,7 +76,7 @@ class FeedFollower(Follower):
     def __init__(self, feed: SseFeed, channel: Channel) -> None:
         super().__init__(feed, channel)
         self._feed = feed
-        self.position = str(Position(channel.epoch, channel.tail))
+        self.position = position_text(channel.epoch, channel.tail)
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -85,7 +85,7 @@ class FeedFollower(Follower):
 
     def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Continuity broke on the server's side."""
-        self.position = str(Position(self.channel.epoch, self.channel.tail))
+        self.position = position_text(self.channel.epoch, self.channel.tail)
         self._feed.tell(self, self._feed.format.reset(self.channel.name, reason, last))
 
     def _write(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -360,7 +361,7 @@ def test_two_held_messages_of_one_sequence_are_no_trouble(readable: bool) -> Non
     channel = opened()
     channel.offer(event(4, 3))
     other = StatusUpdate(OrderStatus.CONFIRMED, NOON) if readable else None
-    channel.offer(event(4, 3)._replace(body=other))
+    channel.offer(msgspec.structs.replace(event(4, 3), body=other))
 
     assert channel.fill(run(1, 3))
     assert channel.tail == 4

@@ -258,7 +258,7 @@ def test_all_clients_of_a_format_share_the_bytes_of_an_event(wire_format: WireFo
     channel = Channel("s", "e", [], "room:r")
     for listener in crowd:
         channel.attach(listener)
-    channel.offer(SAID._replace(previous=0))
+    channel.offer(msgspec.structs.replace(SAID, previous=0))
     channel.fan_out()
 
     assert len({id(listener.heard[0]) for listener in crowd}) == 1

@@ -1,0 +1,79 @@
+"""nats-py's parser with a fast path for messages, which are nearly all that arrives.
+
+The stock parser tries a regular expression on a growing bytearray and shifts it for every message; this one
+walks once over the bytes as they came and hands each message to its handler without a coroutine. Every other
+line (PING, PONG, INFO, +OK, -ERR) is left to the stock one, whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Client
+
+    Deliver = Callable[[int, bytes, bytes, bytes, bytes | None], None]
+    """(sid, subject, reply, payload, header block); must not raise."""
+
+MAX_LINE_BYTES: Final = 1024 * 1024
+"""Of a line without an end: the longest that a server sends is INFO, with the addresses of its cluster."""
+
+_CRLF: Final = b"\r\n"
+_MESSAGE: Final = (ord("H"), ord("M"))
+
+
+class MessageParser(Parser):
+    """See the module's docstring. Messages of NATS's client protocol: MSG and HMSG (with headers)."""
+
+    def __init__(self, client: Client, deliver: Deliver) -> None:
+        self._rest = b""
+        self._resets = 0
+        self._deliver = deliver
+        super().__init__(client)
+
+    def reset(self) -> None:
+        """A new connection: what was half-received is forgotten."""
+        self._rest = b""
+        self._resets += 1
+        super().reset()
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Everything that is whole; the rest waits for more. Raises ProtocolError."""
+        data = self._rest + data if self._rest else data
+        self._rest = b""
+        at, resets = self._messages(data, 0), self._resets
+        while (end := data.find(_CRLF, at)) >= 0 and data[at] not in _MESSAGE:
+            await super().parse(data[at : end + 2])
+            if self._resets != resets:
+                return  # that line ended the connection
+            at = self._messages(data, end + 2)
+        if end < 0 and len(data) - at > MAX_LINE_BYTES:
+            raise ProtocolError
+        self._rest = data[at:]
+
+    def _messages(self, data: bytes, at: int) -> int:
+        """Deliver the whole messages that begin at `at`; returns where something else begins."""
+        deliver, find, size = self._deliver, data.find, len(data)
+        while at < size and data[at] in _MESSAGE:
+            line_end = find(_CRLF, at)
+            if line_end < 0:
+                break
+            words = data[at:line_end].split()
+            begin = line_end + 2
+            try:
+                end = begin + int(words[-1])
+                body = begin + int(words[-2]) if words[0] == b"HMSG" else begin
+                sid = int(words[2])
+            except (ValueError, IndexError):
+                raise ProtocolError from None
+            if end + 2 > size:
+                break
+            reply = words[3] if len(words) == (6 if body > begin else 5) else b""
+            deliver(sid, words[1], reply, data[body:end], data[begin:body] or None)
+            at = end + 2
+        return at
