@@ -65,15 +65,18 @@ class MessageParser(Parser):
                 break
             words = data[at:line_end].split()
             begin = line_end + 2
+            has_headers = words[0] == b"HMSG"
+            most = 6 if has_headers else 5  # with a reply subject
+            if not most - 1 <= len(words) <= most:
+                raise ProtocolError
             try:
-                end = begin + int(words[-1])
-                body = begin + int(words[-2]) if words[0] == b"HMSG" else begin
-                sid = int(words[2])
-            except (ValueError, IndexError):
+                sid, end = int(words[2]), begin + int(words[-1])
+                body = begin + int(words[-2]) if has_headers else begin
+            except ValueError:
                 raise ProtocolError from None
             if end + 2 > size:
                 break
-            reply = words[3] if len(words) == (6 if body > begin else 5) else b""
+            reply = words[3] if len(words) == most else b""
             deliver(sid, words[1], reply, data[body:end], data[begin:body] or None)
             at = end + 2
         return at
