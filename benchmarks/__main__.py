@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from benchmarks import connect, fan_out, latency, memory, report
+from benchmarks import chat_latency, connect, fan_out, latency, memory, report
 from benchmarks.children import raise_file_limit
 from benchmarks.machine import about
 from benchmarks.plan import Plan
 from benchmarks.stack import NoNats
+from benchmarks.websocket import report as websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "memory": memory.measure,
     "latency": latency.measure,
     "connect": connect.measure,
+    "chat_latency": chat_latency.measure,
+    "websocket": websocket.measure,
 }
 
 

@@ -186,7 +186,7 @@ def _outcome(times: Sequence[Times]) -> Outcome:
     table = Table(
         title=f"Latency at {PER_SECOND} changes a second, milliseconds",
         columns=("", "p50", "p99", "max"),
-        rows=tuple((name, *_quantiles(values)) for name, values in zip(names, figures.values(), strict=True)),
+        rows=tuple((name, *quantiles(values)) for name, values in zip(names, figures.values(), strict=True)),
         notes=(
             f"{len(times):,} changes: client, gateway, orders service, JetStream, republish, another gateway,"
             " SSE client; all on one machine, nothing pinned. Below zero: the event came before the answer.",
@@ -196,6 +196,7 @@ def _outcome(times: Sequence[Times]) -> Outcome:
     return Outcome(tables=(table,), figures=rounded)
 
 
-def _quantiles(values: Sequence[float]) -> tuple[str, str, str]:
+def quantiles(values: Sequence[float]) -> tuple[str, str, str]:
+    """p50, p99 and the highest, as text."""
     ordered = sorted(values)
     return tuple(f"{ordered[math.ceil(len(ordered) * share) - 1]:.2f}" for share in (0.5, 0.99, 1.0))  # type: ignore[return-value]

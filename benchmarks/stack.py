@@ -90,7 +90,10 @@ class Stack:
             "HEARTBEAT_SECONDS": NEVER,
             "DRAIN_SECONDS": "0",
             "LOG_LEVEL": "warning",
-            "REBALANCE_PER_SECOND": "0",  # who connects where is part of what is measured
+            # Who connects where is part of what is measured; everybody comes from here at once, and speaks.
+            "REBALANCE_PER_SECOND": "0",
+            "HANDSHAKES_PER_SECOND": "0",
+            "CHAT_PER_MINUTE": "6000",
         }
         return {f"CARILLON_{name}": value for name, value in told.items()}
 
@@ -103,6 +106,10 @@ class Stack:
     def orders(self) -> Child:
         """One more orders service, ready."""
         return self._service("orders", self._cores)[0]
+
+    def chat(self) -> Child:
+        """One more chat service, ready."""
+        return self._service("chat", self._cores)[0]
 
     def _service(self, name: str, cores: Collection[int] | None, **settings: str) -> tuple[Child, int]:
         internal_port = free_port()

@@ -1,4 +1,4 @@
-"""Memory of the server process per idle subscribed connection."""
+"""Memory of the server process per idle connection with two subscriptions, where the server has them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.websocket.peer import Peer
 
 WARM_UP: Final = 100
+ROOMS: Final = 2
 SETTLE_SECONDS: Final = 3.0
 
 
@@ -38,11 +39,11 @@ def memory(peers: Sequence[Peer], *, connections: int) -> dict[str, Memory | Abs
 def _measure(peer: Peer, connections: int) -> Memory:
     with running(peer, NO_PINGS):
         # The first clients load code and fill caches, which is no cost of a connection.
-        with Load(peer.port, WARM_UP, peer.handshake(WARM_UP)):
+        with Load(peer.port, WARM_UP, peer.handshake(WARM_UP, ROOMS)):
             pass
         time.sleep(SETTLE_SECONDS)
         empty = resident_bytes(peer.pid)
-        with Load(peer.port, connections, peer.handshake(connections)):
+        with Load(peer.port, connections, peer.handshake(connections, ROOMS)):
             time.sleep(SETTLE_SECONDS)
             full = resident_bytes(peer.pid)
     return Memory(empty, (full - empty) / connections, connections)

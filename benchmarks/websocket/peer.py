@@ -79,8 +79,9 @@ class Peer(Protocol):
     def port(self) -> int:
         """On 127.0.0.1."""
 
-    def handshake(self, connections: int) -> Handshake:
-        """For that many clients, all of them subscribed to the one room."""
+    def handshake(self, connections: int, rooms: int = 1) -> Handshake:
+        """For that many clients, all of them subscribed to the one room; where the server has rooms, to
+        `rooms` of them."""
 
     def publish(self, count: int) -> None:
         """`count` messages (1 to 16) back to back; does not wait for their delivery. Raises Failed."""

@@ -12,15 +12,17 @@ from benchmarks.websocket.connects import connects
 from benchmarks.websocket.fan_out import fan_out
 from benchmarks.websocket.figures import Absent
 from benchmarks.websocket.idle import idle
+from benchmarks.websocket.ingest import ingest
 from benchmarks.websocket.memory import memory
 from benchmarks.websocket.peer import PING_SECONDS, SERVER_FILES, Unavailable
 from benchmarks.websocket.peers import PEERS
+from benchmarks.websocket.peers.carillon import Carillon
 from benchmarks.websocket.process import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from benchmarks.plan import Table
+    from benchmarks.plan import Plan, Table
     from benchmarks.websocket.peer import Peer
     from benchmarks.websocket.tables import Figures
 
@@ -40,10 +42,12 @@ class Size(NamedTuple):
     idle_seconds: float
     ping_seconds: int
     connects: int
+    ingest_rooms: int
+    ingest_messages: int
 
 
-FULL: Final = Size((1_000, 5_000), 5, 1.0, 10_000, 5_000, 30.0, PING_SECONDS, 2_000)
-QUICK: Final = Size((200,), 2, 0.2, 1_000, 500, 6.0, 5, 500)
+FULL: Final = Size((1_000, 5_000), 5, 1.0, 10_000, 5_000, 30.0, PING_SECONDS, 2_000, 5_000, 50_000)
+QUICK: Final = Size((200,), 2, 0.2, 1_000, 500, 6.0, 5, 500, 500, 5_000)
 
 
 def run(quick: bool, names: Sequence[str] = (), show: Callable[[Table], object] | None = None) -> Outcome:
@@ -67,6 +71,11 @@ def run(quick: bool, names: Sequence[str] = (), show: Callable[[Table], object] 
     return Outcome(tables=tuple(shown), figures=figures)
 
 
+def measure(plan: Plan) -> Outcome:
+    """Everybody who is there."""
+    return run(plan.quick)
+
+
 def _parts(size: Size, peers: Sequence[Peer], absent: Mapping[str, Absent]) -> Iterator[Part]:
     for connections in size.fan_out_connections:
         fanned = fan_out(peers, connections=connections, rounds=size.rounds, budget=size.budget)
@@ -84,6 +93,9 @@ def _parts(size: Size, peers: Sequence[Peer], absent: Mapping[str, Absent]) -> I
     )
     idled = _in_order(peers, watched, absent)
     yield tables.idle_table(idled), tables.idle_figures(idled)
+    if any(peer.name == Carillon.name for peer in peers):
+        taken = ingest(rooms=size.ingest_rooms, messages=size.ingest_messages, rounds=size.rounds)
+        yield tables.ingest_table(taken), tables.ingest_figures(taken)
 
 
 def _in_order(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.websocket.connects import Connects
     from benchmarks.websocket.figures import Spread
     from benchmarks.websocket.idle import Idle
+    from benchmarks.websocket.ingest import Ingest
     from benchmarks.websocket.memory import Memory
 
 NOT_MEASURED: Final = "not measured"
@@ -55,7 +56,7 @@ def connects_table(rows: Mapping[str, Connects | Absent]) -> Table:
 def memory_table(rows: Mapping[str, Memory | Absent]) -> Table:
     """Resident memory of the server process."""
     return _table(
-        "Memory of the WebSocket server's process",
+        "Memory of the WebSocket server's process; Carillon's clients are in two rooms each",
         ("server", "connections", "empty, MB", "each, KB"),
         rows,
         lambda row: (
@@ -74,6 +75,21 @@ def idle_table(rows: Mapping[str, Idle | Absent]) -> Table:
         rows,
         lambda row: (f"{row.connections:,}", f"{row.pings:.2f}", f"{row.microseconds:.2f}"),
     )
+
+
+def ingest_table(rows: Mapping[str, Ingest]) -> Table:
+    """More is better."""
+    return _table(
+        "Messages of NATS taken in per second of CPU",
+        ("client", "rooms subscribed", "messages"),
+        rows,
+        lambda row: (f"{row.rooms:,}", row.per_cpu_second.text(0)),
+    )
+
+
+def ingest_figures(rows: Mapping[str, Ingest]) -> Figures:
+    """Messages per second of CPU."""
+    return _figures("ingest", "per_cpu_second", rows, lambda row: list(row.per_cpu_second.values))
 
 
 def fan_out_figures(connections: int, rows: Mapping[str, FanOut | Absent]) -> Figures:

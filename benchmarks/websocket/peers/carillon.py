@@ -34,7 +34,6 @@ TEXT: Final = "Hello!"
 
 SERVICES: Final = ("orders", "presence", "chat")
 READY_SECONDS: Final = 30.0
-JOIN: Final = json.dumps({"type": "join_room", "roomId": ROOM, "id": "1"}, separators=(",", ":"))
 
 # Everybody comes from one address, as one crowd: what protects a real gateway from that is lifted.
 LIFTED: Final[Mapping[str, str]] = {
@@ -93,11 +92,15 @@ class Carillon:
         assert self._gateway is not None
         return self._gateway.pid
 
-    def handshake(self, connections: int) -> Handshake:
+    def handshake(self, connections: int, rooms: int = 1) -> Handshake:
         """See Peer. Every client is a user of its own."""
         expires = int(time.time()) + 24 * 3600
         paths = [f"/ws?token={self._token(f'user{number}', expires)}" for number in range(connections)]
-        return Handshake(paths=paths, steps=(Step("send", JOIN), Step("await", '"type":"ack"')))
+        names = [ROOM, *(f"{ROOM}{number}" for number in range(1, rooms))]
+        steps: list[Step] = []
+        for name in names:
+            steps += (Step("send", _join(name)), Step("await", '"type":"ack"'))
+        return Handshake(paths=paths, steps=steps)
 
     def publish(self, count: int) -> None:
         """See Peer. Straight into the room's log; the stream republishes to the gateway."""
@@ -142,6 +145,10 @@ def room_message(room: str, number: int) -> bytes:
     payload = msgspec.json.encode(message)
     assert MARKER.encode() not in payload, "the marker must come from the envelope only"
     return payload
+
+
+def _join(room: str) -> str:
+    return json.dumps({"type": "join_room", "roomId": room, "id": "1"}, separators=(",", ":"))
 
 
 def _exists(service: str) -> bool:

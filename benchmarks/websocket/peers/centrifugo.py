@@ -69,7 +69,7 @@ class Centrifugo:
         assert self._child is not None
         return self._child.pid
 
-    def handshake(self, connections: int) -> Handshake:  # noqa: ARG002 - all clients are alike here
+    def handshake(self, connections: int, rooms: int = 1) -> Handshake:  # noqa: ARG002 - all are alike
         """See Peer."""
         return Handshake(
             paths=("/connection/websocket",),

@@ -61,7 +61,7 @@ class StdinServer:
         assert self._child is not None
         return self._child.pid
 
-    def handshake(self, connections: int) -> Handshake:  # noqa: ARG002 - all clients are alike here
+    def handshake(self, connections: int, rooms: int = 1) -> Handshake:  # noqa: ARG002 - all are alike
         """See Peer."""
         return self._handshake
 
