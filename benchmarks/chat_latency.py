@@ -110,12 +110,12 @@ def measure(plan: Plan) -> Outcome:
         each = RECEIVERS // rooms
         rows.append((f"{rooms}", f"{each:,}", f"{PER_SECOND * each:,}", *quantiles(milliseconds)))
     table = Table(
-        title=f"Chat: {PER_SECOND} messages a second to {RECEIVERS:,} receivers on two gateways, milliseconds",
+        title=f"Chat: {PER_SECOND} messages a second, {RECEIVERS:,} receivers on two gateways, milliseconds",
         columns=("rooms", "receivers of a message", "deliveries a second", "p50", "p99", "max"),
         rows=tuple(rows),
         notes=(
-            "From just before the frame is written to its arrival: gateway, chat service, JetStream, republish, "
-            "two gateways, client; all on one machine, nothing pinned. Every tenth receiver is timed.",
+            "From before the frame is written to its arrival: gateway, chat service, JetStream, republish,"
+            " two gateways, client; all on one machine, nothing pinned. Every tenth receiver is timed.",
         ),
     )
     return Outcome(tables=(table,), figures=figures)
