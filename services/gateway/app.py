@@ -153,6 +153,7 @@ def _keep(settings: GatewaySettings) -> Keep:
         auth_timeout=settings.auth_seconds,
         outbox_bytes=settings.outbox_bytes,
         parsers=Parsers(settings.max_message_bytes),
+        inflaters=Parsers(settings.max_message_bytes, inflate=True) if settings.deflate else None,
     )
 
 
