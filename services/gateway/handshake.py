@@ -166,7 +166,7 @@ class Handshake:
             self._admission.leave_address(address)
             if isinstance(socket, ClientSocket):
                 self._sessions.pop(socket.session.id, None)
-                if socket.session.identity is not None:
+                if socket.session.admitted and socket.session.identity is not None:
                     self._admission.leave_user(socket.session.identity.user)
 
         now = self._now()
