@@ -58,13 +58,14 @@ class ChannelStream(StreamRoute):
         works = _works(session, since)
         if request.method == "HEAD":
             return head_only()
-        stream = self._open(
-            request, identity, lambda common: SseFeed(session, self._desk, since, **common), lambda: None
-        )
-        if isinstance(stream, SseFeed):
-            stream.open(self._head(request, request_id), self._connections.retry_ms())
+        head, retry_ms = self._head(request, request_id), self._connections.retry_ms()
+
+        def begin(stream: SseFeed) -> None:
+            stream.open(head, retry_ms)
             for work in works:
                 stream.perform(work)
+
+        self._open(request, identity, lambda common: SseFeed(session, self._desk, since, **common), begin)
         return None
 
 

@@ -117,7 +117,12 @@ class Desk:
             return
         code = "ok"
         try:
-            await self._perform(client, frame, client.session.place(frame))
+            channel = client.session.place(frame)
+            async with asyncio.timeout(self._timeout):  # of all its reads and requests together
+                await self._perform(client, frame, channel)
+        except TimeoutError:
+            code = "timeout"
+            client.send(error(Refusal("timeout"), frame.id))
         except Refusal as refusal:
             code = refusal.code
             client.send(error(refusal, frame.id))
