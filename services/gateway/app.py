@@ -126,6 +126,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await rebalance.close()
         await _drain((order_stream, channel_stream, handshake), connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
+        await desk.close(REQUESTS_SECONDS)
         await connections.close()
         await relay.close()
         await rooms.close()
@@ -153,6 +154,7 @@ def _keep(settings: GatewaySettings) -> Keep:
         auth_timeout=settings.auth_seconds,
         outbox_bytes=settings.outbox_bytes,
         parsers=Parsers(settings.max_message_bytes),
+        inflaters=Parsers(settings.max_message_bytes, inflate=True) if settings.deflate else None,
     )
 
 

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import Refusal
-from proto.websocket import ErrorFrame, Subscribe
-from services.gateway.session import Answer, Limits, Session, Work
+from proto.websocket import Subscribe
+from services.gateway.session import Limits, Session, Work
 from services.gateway.stream_route import StreamRoute, head_only, position_text
 from services.gateway.transports.feed import NOWHERE, SseFeed
 
@@ -58,25 +58,24 @@ class ChannelStream(StreamRoute):
         works = _works(session, since)
         if request.method == "HEAD":
             return head_only()
-        stream = self._open(
-            request, identity, lambda common: SseFeed(session, self._desk, since, **common), lambda: None
-        )
-        if isinstance(stream, SseFeed):
-            stream.open(self._head(request, request_id), self._connections.retry_ms())
+        head, retry_ms = self._head(request, request_id), self._connections.retry_ms()
+
+        def begin(stream: SseFeed) -> None:
+            stream.open(head, retry_ms)
             for work in works:
                 stream.perform(work)
+
+        self._open(request, identity, lambda common: SseFeed(session, self._desk, since, **common), begin)
         return None
 
 
 def _works(session: Session, since: Mapping[str, str | None]) -> list[Work]:
+    """Raises Refusal for what the token does not allow."""
     works = []
     for name, position in since.items():
         frame = Subscribe(channel=name, since=position, id=name)
-        decision = session.receive(frame, time.monotonic())
-        if isinstance(decision, Answer) and isinstance(decision.frame, ErrorFrame):
-            raise Refusal(decision.frame.code, decision.frame.message)
-        if isinstance(decision, Work):
-            works.append(decision)
+        session.place(frame)
+        works.append(Work(frame))
     return works
 
 

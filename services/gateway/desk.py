@@ -4,6 +4,7 @@ connection."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import secrets
 import time
@@ -21,9 +22,12 @@ from proto.websocket import (
     Ack,
     Authenticate,
     Connected,
+    ErrorFrame,
     FetchHistory,
     JoinRoom,
     LeaveRoom,
+    Ping,
+    Pong,
     SendChatMessage,
     Subscribe,
     Unsubscribe,
@@ -39,7 +43,7 @@ from services.gateway.wire import chat_frame
 
 if TYPE_CHECKING:
     from proto.errors import CloseCode
-    from proto.websocket import ServerFrame
+    from proto.websocket import ClientFrame, ServerFrame
     from runtime.bus import Bus
     from services.gateway.admission import Admission
     from services.gateway.auth import Identity
@@ -62,6 +66,10 @@ class Client(Protocol):
     """A connection, as the desk sees it."""
 
     session: Session
+
+    @property
+    def ended(self) -> bool:
+        """Nothing can be sent any more."""
 
     def send(self, frame: ServerFrame) -> None:
         """One frame, if it is still open."""
@@ -99,26 +107,22 @@ class Desk:
         self._authenticator = authenticator
         self._gateway = gateway
         self._timeout = timeout
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def perform(self, client: Client, work: Work) -> None:
         """Do it and answer; a Refusal becomes an error frame. Cancelled: nothing more is sent."""
         frame = work.frame
+        if isinstance(frame, ErrorFrame):
+            client.send(frame)
+            return
         code = "ok"
         try:
-            match frame:
-                case Authenticate():
-                    await self._authenticate(client, frame)
-                case Subscribe():
-                    await self._subscribe(client, work.channel, frame)
-                case JoinRoom():
-                    await self._subscribe(client, work.channel, frame)
-                case Unsubscribe() | LeaveRoom():
-                    client.unfollow(work.channel)
-                    self._ack(client, frame.id, channel=work.channel)
-                case SendChatMessage():
-                    await self._send(client, work.channel, frame)
-                case FetchHistory():
-                    await self._history(client, frame)
+            channel = client.session.place(frame)
+            async with asyncio.timeout(self._timeout):  # of all its reads and requests together
+                await self._perform(client, frame, channel)
+        except TimeoutError:
+            code = "timeout"
+            client.send(error(Refusal("timeout"), frame.id))
         except Refusal as refusal:
             code = refusal.code
             client.send(error(refusal, frame.id))
@@ -146,11 +150,44 @@ class Desk:
         _works(Authenticate.__name__, code).inc()
         return True
 
+    def see_off(self, task: asyncio.Task[None]) -> None:
+        """Works of a client that is gone: they may take as long as one of its requests, then they are
+        dropped.
+        """
+        if task not in self._leaving:
+            self._leaving.add(task)
+            late = asyncio.get_running_loop().call_later(self._timeout, task.cancel)
+            task.add_done_callback(lambda _: late.cancel())
+            task.add_done_callback(self._leaving.discard)
+
+    async def close(self, seconds: float) -> None:
+        """Wait for works of clients that are gone, then drop them."""
+        if self._leaving:
+            _, late = await asyncio.wait(self._leaving, timeout=seconds)
+            for task in late:
+                task.cancel()
+
     def release(self, channel: Channel) -> None:
         """A client left this channel."""
         self._channels.release(channel)
 
     # -- works -----------------------------------------------------------------------
+
+    async def _perform(self, client: Client, frame: ClientFrame, channel: str) -> None:
+        match frame:
+            case Authenticate():
+                await self._authenticate(client, frame)
+            case Subscribe() | JoinRoom():
+                await self._subscribe(client, channel, frame)
+            case Unsubscribe() | LeaveRoom():
+                client.unfollow(channel)
+                self._ack(client, frame.id, channel=channel)
+            case SendChatMessage():
+                await self._send(client, channel, frame)
+            case FetchHistory() if not client.ended:
+                await self._history(client, frame)
+            case Ping():
+                client.send(Pong(id=frame.id))
 
     async def _authenticate(self, client: Client, frame: Authenticate) -> None:
         try:
@@ -165,10 +202,11 @@ class Desk:
         known = client.session.identity
         if known is not None and known.user != identity.user:
             raise Refusal("forbidden", "A connection belongs to one user.")
-        refused = self._admission.admit_user(identity.user) if known is None else None
-        if refused is not None:
-            client.close(CLOSE_CODES["overloaded"])
-            return
+        if known is None and not client.ended:
+            if self._admission.admit_user(identity.user) is not None:
+                client.close(CLOSE_CODES["overloaded"])
+                return
+            client.session.admitted = True
         client.identified(identity, time.monotonic() + identity.expires_at - time.time())
         if known is None:
             client.send(self._hello(client.session.id, identity))

@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgspec
 from websockets.datastructures import Headers
@@ -27,6 +27,7 @@ from proto.websocket import Authenticate
 from runtime.metrics import counter
 from services.gateway.auth import Unauthorized
 from services.gateway.credentials import token_from
+from services.gateway.deflate import DEFLATED, Deflate
 from services.gateway.edge import HEAD_SECONDS
 from services.gateway.session import Limits, Session, Work
 from services.gateway.transports.client_socket import ClientSocket
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from services.gateway.hub import Listener
     from services.gateway.origins import Origins
     from services.gateway.transports.websocket import Keep, WebSocket
+    from services.gateway.wire import WireFormat
 
 CLIENT_PATH: Final = "/ws"
 ECHO_PATH: Final = "/echo"
@@ -81,12 +83,16 @@ class Handshake:
         self._admission = admission
         self._connections = connections
         self._keep = keep
+        self._inflating = keep._replace(parsers=keep.inflaters or keep.parsers)
+        self._extensions = [Deflate()] if keep.inflaters else None
         self._limits = limits
         self._echo = echo
         self._most = most
         self._now = now
         self._sessions: dict[str, ClientSocket] = {}
-        self._checker = _server_protocol()  # asked about every request, of which it keeps nothing
+        self._checker = _server_protocol(
+            self._extensions
+        )  # asked about every request, of which it keeps nothing
         self.draining = False
 
     def author(self, session_id: str, channel: str) -> Listener | None:
@@ -112,17 +118,17 @@ class Handshake:
             return
         asked = Request(request.path, _headers(request), method=request.method, protocol=request.protocol)
         try:
-            accept, _, subprotocol = self._checker.process_request(asked)
+            accept, extensions, subprotocol = self._checker.process_request(asked)
         except InvalidHandshake:
             self._decline(edge, asked)
             return
         _ACCEPTED.inc()
-        self._open(edge, request, subprotocol, _answer(accept, subprotocol))
+        self._open(edge, request, Agreed(subprotocol, extensions), accept)
 
     def _decline(self, edge: EdgeProtocol, asked: Request) -> None:
         HANDSHAKES.labels("bad_handshake").inc()
         self._admission.leave_address(edge.address)
-        answer = _server_protocol().accept(asked)
+        answer = _server_protocol(self._extensions).accept(asked)
         told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
         told.append(("Sec-WebSocket-Version", "13"))  # RFC 6455 section 4.4
         edge.refuse(answer.status_code, _body(_bad_handshake(answer.status_code)), told)
@@ -150,7 +156,7 @@ class Handshake:
             return True
         return self._origins.allows(origin.decode("latin-1"), headers[b"host"].decode("latin-1"))
 
-    def _open(self, edge: EdgeProtocol, request: Upgrade, subprotocol: str | None, answer: bytes) -> None:
+    def _open(self, edge: EdgeProtocol, request: Upgrade, agreed: Agreed, accept: str) -> None:
         awaited, address, transport = edge.connections, edge.address, edge.transport
         socket: WebSocket
 
@@ -160,18 +166,18 @@ class Handshake:
             self._admission.leave_address(address)
             if isinstance(socket, ClientSocket):
                 self._sessions.pop(socket.session.id, None)
-                if socket.session.identity is not None:
+                if socket.session.admitted and socket.session.identity is not None:
                     self._admission.leave_user(socket.session.identity.user)
 
         now = self._now()
+        keep = self._inflating if agreed.extensions else self._keep
         if request.path == ECHO_PATH:
-            socket = EchoSocket(self._keep, gone, self._now)
+            socket = EchoSocket(keep, gone, self._now)
         else:
             session = Session(secrets.token_urlsafe(12), self._limits, now)
-            wire_format = FORMATS[Subprotocol(subprotocol)] if subprotocol else JSON
-            socket = ClientSocket(session, self._desk, wire_format, self._keep, gone=gone, now=self._now)
+            socket = ClientSocket(session, self._desk, agreed.format, keep, gone=gone, now=self._now)
             self._sessions[session.id] = socket
-        transport.write(answer)
+        transport.write(agreed.answer(accept))
         edge.hand_over(socket)
         first = self._keep.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the pings
         self._connections.add(socket, now + min(first, self._keep.auth_timeout))
@@ -190,14 +196,32 @@ class Handshake:
             socket.perform(Work(Authenticate(token=token)))
 
 
-def _server_protocol() -> ServerProtocol:
-    return ServerProtocol(subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent)
+class Agreed(NamedTuple):
+    """What the handshake settles."""
+
+    subprotocol: str | None
+    extensions: str | None
+
+    @property
+    def format(self) -> WireFormat:
+        """How frames are written."""
+        plain = FORMATS[Subprotocol(self.subprotocol)] if self.subprotocol else JSON
+        return DEFLATED[plain] if self.extensions else plain
+
+    def answer(self, accept: str) -> bytes:
+        """The server's side of the handshake (RFC 6455 section 4.2.2)."""
+        lines = f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n"
+        if self.subprotocol:
+            lines += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
+        if self.extensions:
+            lines += f"Sec-WebSocket-Extensions: {self.extensions}\r\n"
+        return f"{lines}\r\n".encode("ascii")
 
 
-def _answer(accept: str, subprotocol: str | None) -> bytes:
-    """The server's side of the handshake (RFC 6455 section 4.2.2)."""
-    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
-    return f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n{chosen}\r\n".encode("ascii")
+def _server_protocol(extensions: Sequence[Deflate] | None) -> ServerProtocol:
+    return ServerProtocol(
+        extensions=extensions, subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent
+    )
 
 
 def _bad_handshake(status: int) -> Refusal:

@@ -58,14 +58,14 @@ class OrderStream(StreamRoute):
             if request.method == "HEAD":
                 return head_only()
             # No await from here on: between `start` and listening nothing may happen on the channel.
-            stream = self._open(
+            head, retry_ms = self._head(request, request_id), self._connections.retry_ms()
+            self._open(
                 request,
                 identity,
                 lambda common: SseConnection(channel, **common),
+                lambda stream: stream.open(head, start, retry_ms),
                 lambda: self._relay.release(channel),
             )
-            if isinstance(stream, SseConnection):
-                stream.open(self._head(request, request_id), start, self._connections.retry_ms())
         return None
 
     async def _channel(self, identity: Identity, order_id: str) -> Channel:

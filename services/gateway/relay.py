@@ -46,6 +46,8 @@ SWEEP_SECONDS: Final = 30.0
 EPOCH_SECONDS: Final = 5.0
 """Between looks at the stream's incarnation. Advisories tell sooner, but nobody repeats one that was lost."""
 UNCLAIMED_SECONDS: Final = 1.0
+OPENINGS: Final = 10
+"""Times that somebody who waits for a channel finds that others have taken it along again."""
 TICK: Final = 0.25
 REPAIRS_AT_ONCE: Final = 32
 ANCHOR_TRIES: Final = 5
@@ -148,7 +150,7 @@ class Relay:
         Raises Unavailable, DeadlineExceeded, Overloaded. Callers share one opening; cancelling one leaves it
         to the others.
         """
-        while True:
+        for _ in range(OPENINGS):
             channel = self._channels.get(subject)
             if channel is not None:
                 return channel
@@ -156,6 +158,7 @@ class Relay:
             # Whoever was woken first may have left again already, and taken the channel along.
             if opened is None or self._is_open(opened):
                 return opened
+        raise Unavailable
 
     async def start_for(self, channel: Channel, position: Position | None) -> Start:
         """What a client at `position` must be given before it attaches, which must happen without another
@@ -185,8 +188,7 @@ class Relay:
             pending.pop(channel, None)
         CHANNELS.set(len(self._channels))
 
-    def _opened(self, subject: str, opening: asyncio.Task[Channel | None]) -> None:
-        del self._opening[subject]
+    def _opened(self, opening: asyncio.Task[Channel | None]) -> None:
         if opening.cancelled() or opening.exception() is not None:
             return
         channel = opening.result()
@@ -201,10 +203,19 @@ class Relay:
             raise Overloaded
         opening = asyncio.create_task(self._open(subject), name="relay-open")
         self._opening[subject] = opening
-        opening.add_done_callback(lambda done: self._opened(subject, done))
+        opening.add_done_callback(self._opened)
         return opening
 
     async def _open(self, subject: str) -> Channel | None:
+        try:
+            return await self._join(subject)
+        finally:
+            # Here, and not when the task's end is told: until then others run, and may take the channel along
+            # again; whoever came next would find this task, which is done, and wait for it over and over
+            # without ever giving way to anybody.
+            del self._opening[subject]
+
+    async def _join(self, subject: str) -> Channel | None:
         await self._know_epoch()
         last = await self._log.last(subject)
         if last is None and not self._kind.may_be_empty:

@@ -1,7 +1,9 @@
 """One client's session, whatever carries it: a frame and the time in, what should happen out. Pure.
 
 The transport decodes frames and performs the decisions; the session knows who the client is, what it may ask
-for, how often, and which channels it follows.
+for, how often, and which channels it follows. A frame is looked at twice: when it arrives (`receive`: the
+rate, and whether anybody is known at all), and when its turn has come (`place`: rights, and what is
+followed), because those before it may still be on their way when it arrives.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ class Answer(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Something that takes a while; works of one session are done one after the other, in order."""
+    """Something to do when its turn has come; works of one session are done one after the other, in order. An
+    error is only to be told.
+    """
 
-    frame: ClientFrame
-    channel: str = ""
+    frame: ClientFrame | ErrorFrame
 
 
 class End(NamedTuple):
@@ -69,82 +72,71 @@ Decision = Answer | Work | End
 class Session:
     """See the module's docstring. `channels` maps what is followed to whether it is live yet."""
 
-    __slots__ = ("_limits", "_strikes", "_tokens", "_updated", "channels", "id", "identity")
+    __slots__ = ("_limits", "_strikes", "_tokens", "_updated", "admitted", "channels", "id", "identity")
 
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
         self.id = session_id
         self.identity: Identity | None = None
+        self.admitted = False
+        """Counted among the connections of its user."""
         self.channels: dict[str, None] = {}
         self._limits = limits
         self._tokens = limits.burst
         self._updated = now
         self._strikes = 0
 
-    def receive(self, frame: ClientFrame, now: float) -> Decision:
-        """What to do with `frame`, received at `now` (monotonic seconds)."""
+    def receive(self, frame: ClientFrame, now: float, *, waits: bool = False) -> Decision:
+        """What to do with `frame`, received at `now` (monotonic seconds). `waits`: works are under way, and
+        if nobody is known yet, the first of them is a token.
+        """
         if not self._spend(now):
             return self._over_rate(frame)
-        try:
-            return self._decide(frame)
-        except Refusal as refusal:
-            return Answer(error(refusal, frame.id))
-
-    def unreadable(self, refusal: Refusal, now: float) -> Decision:
-        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare."""
         if self.identity is None:
+            stranger = not (waits or isinstance(frame, Authenticate))
+            return End(CLOSE_CODES["unauthorized"]) if stranger else Work(frame)
+        return Answer(Pong(id=frame.id)) if isinstance(frame, Ping) else Work(frame)
+
+    def unreadable(self, refusal: Refusal, now: float, *, waits: bool = False) -> Decision:
+        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare."""
+        if self.identity is None and not waits:
             return End(CLOSE_CODES["unauthorized"])
         if not self._spend(now):
             return self._over_rate(None)
-        return Answer(error(refusal, None))
+        told = error(refusal, None)
+        return Work(told) if self.identity is None else Answer(told)
+
+    def place(self, frame: ClientFrame) -> str:
+        """The channel that `frame`, whose turn has come, is about; empty if it is about none.
+
+        Raises Refusal: "unavailable" if the token before it could not be checked, and what it may not do.
+        """
+        if isinstance(frame, Authenticate):
+            return ""
+        if self.identity is None:
+            raise Refusal("unavailable")
+        name = _named(frame)
+        match frame:
+            case Subscribe() | JoinRoom():
+                _require_right(name, self.identity)
+            case Unsubscribe() | LeaveRoom():
+                self._require_followed(name)
+            case SendChatMessage():
+                name = name or self._only_room()
+                self._require_followed(name)
+            case FetchHistory():
+                access.require_room(self.identity, frame.room_id)
+        return name
 
     def require_place(self, name: str) -> None:
-        """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others. To
-        be asked when its turn has come: those before it may still be on their way when its frame arrives.
-        """
+        """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others."""
         if name not in self.channels and len(self.channels) >= self._limits.channels:
             raise Refusal("too_many_channels", f"At most {self._limits.channels} channels on one connection.")
 
-    def _decide(self, frame: ClientFrame) -> Decision:  # noqa: PLR0911 - one line for each kind of frame
-        if isinstance(frame, Authenticate):
-            return Work(frame)
-        if self.identity is None:
-            return End(CLOSE_CODES["unauthorized"])
-        match frame:
-            case Ping():
-                return Answer(Pong(id=frame.id))
-            case Subscribe():
-                return Work(frame, self._new_channel(frame.channel, self.identity))
-            case JoinRoom():
-                return Work(frame, self._new_channel(f"{ROOM}:{frame.room_id}", self.identity))
-            case Unsubscribe():
-                return Work(frame, self._followed(frame.channel))
-            case LeaveRoom():
-                return Work(frame, self._followed(f"{ROOM}:{frame.room_id}"))
-            case SendChatMessage():
-                return Work(frame, self._room(frame.room_id))
-            case FetchHistory():
-                access.require_room(self.identity, frame.room_id)
-                return Work(frame, f"{ROOM}:{frame.room_id}")
-
-    def _new_channel(self, name: str, identity: Identity) -> str:
-        kind, _, rest = name.partition(":")
-        if kind == ORDER:
-            access.require_orders(identity)
-            access.order_id(rest)
-        elif kind == ROOM and rest:
-            access.require_room(identity, rest)
-        else:
-            raise Refusal("invalid_request", "A channel is room:<id> or order:<id>.")
-        return name
-
-    def _followed(self, name: str) -> str:
+    def _require_followed(self, name: str) -> None:
         if name not in self.channels:
             raise Refusal("not_found", "This channel is not followed.")
-        return name
 
-    def _room(self, room_id: str | None) -> str:
-        if room_id is not None:
-            return self._followed(f"{ROOM}:{room_id}")
+    def _only_room(self) -> str:
         rooms = [name for name in self.channels if name.startswith(f"{ROOM}:")]
         if len(rooms) != 1:
             raise Refusal("invalid_request", "Say which room: roomId.")
@@ -165,6 +157,28 @@ class Session:
         self._strikes += 1
         told = error(Refusal("rate_limited"), frame.id if frame is not None else None)
         return Answer(told) if self._strikes <= STRIKES else End(CLOSE_CODES["rate_limited"], told)
+
+
+def _named(frame: ClientFrame) -> str:
+    match frame:
+        case Subscribe() | Unsubscribe():
+            return frame.channel
+        case JoinRoom() | LeaveRoom() | FetchHistory():
+            return f"{ROOM}:{frame.room_id}"
+        case SendChatMessage(room_id=str(room_id)):
+            return f"{ROOM}:{room_id}"
+    return ""
+
+
+def _require_right(name: str, identity: Identity) -> None:
+    kind, _, rest = name.partition(":")
+    if kind == ORDER:
+        access.require_orders(identity)
+        access.order_id(rest)
+    elif kind == ROOM and rest:
+        access.require_room(identity, rest)
+    else:
+        raise Refusal("invalid_request", "A channel is room:<id> or order:<id>.")
 
 
 def error(refusal: Refusal, frame_id: str | None) -> ErrorFrame:

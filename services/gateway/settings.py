@@ -35,6 +35,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     ping_timeout            seconds a client has to answer one, by anything
     auth_seconds            how long a WebSocket may stay without a token
     echo                    1 mounts a WebSocket /echo that returns what it gets, without a token
+    deflate                 1 lets WebSockets compress messages (RFC 7692)
     messages_per_second     frames one WebSocket may send in the long run, twice as many at once
     handshakes_per_second   WebSocket handshakes in the long run, twice as many at once; 0 = no limit
     connections_per_user    WebSockets of one user at once; 0 = no limit
@@ -65,6 +66,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     ping_timeout: Seconds = 10.0
     auth_seconds: Seconds = 10.0
     echo: bool = False
+    deflate: bool = False
     messages_per_second: Seconds = 50.0
     handshakes_per_second: Limit = 1000.0
     connections_per_user: Annotated[int, Meta(ge=0)] = 100

@@ -5,6 +5,7 @@ starts.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from email.utils import formatdate
@@ -40,6 +41,8 @@ OPENED = counter("gateway_sse_opened", "SSE requests by answer", ["code"])
 
 Reason = Literal["drain", "unavailable", "overloaded"]
 _LATER: Final[dict[str, Reason]] = {"overloaded": "overloaded"}
+OPEN_SECONDS: Final = 10.0
+"""Every read on the way to a stream has a deadline, and so have all of them together."""
 EVENT_STREAM: Final = "text/event-stream"
 _HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
@@ -94,17 +97,22 @@ class StreamRoute:
             return self._later("drain")
         if self._connections.full:
             raise Refusal("overloaded")
-        return await self.follow(request, identity, request_id)
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                return await self.follow(request, identity, request_id)
+        except TimeoutError:
+            raise Refusal("timeout") from None
 
     def _open(
         self,
         request: Request,
         identity: Identity,
         make: Callable[[dict[str, Any]], EventStream],
-        released: Callable[[], None],
-    ) -> EventStream | None:
-        """Hand the connection to what `make` makes of the common arguments; None when the client has already
-        left.
+        begin: Callable[[Any], None],
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hand the connection to what `make` makes of the common arguments, and let it `begin`, which writes
+        the head; nothing of that when the client has already left.
 
         `released` is called once it is over. There is no await in here: whoever calls may rely on nothing
         having happened meanwhile.
@@ -128,10 +136,16 @@ class StreamRoute:
             }
         )
         if not edge.take_over(stream):
-            return None
+            return
+        try:
+            begin(stream)
+        except BaseException:
+            stream.cut(
+                "error"
+            )  # nobody else answers any more, and a client without a head would wait for one
+            raise
         first = self._settings.heartbeat_seconds * random.uniform(0.5, 1.0)  # noqa: S311 - spreads them
         self._connections.add(stream, min(time.monotonic() + first, expires_at))
-        return stream
 
     def _head(self, request: Request, request_id: str) -> bytes:
         headers = [

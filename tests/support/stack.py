@@ -49,6 +49,8 @@ class ServiceProcess:
         }
         self._folder = folder
         self.log = folder / f"{name}-{self.internal_port}.log"
+        self.descriptors: int | None = None
+        """How many files it may have open at most; as many as we may unless set."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,9 +61,12 @@ class ServiceProcess:
 
     def spawn(self) -> None:
         """Start it; `wait_ready` waits for it."""
+        command = [sys.executable, "-m", f"services.{self.name}"]
+        if self.descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {self.descriptors} && exec "$@"', "sh", *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{self.name}"],
+                command,
                 cwd=ROOT, env=self._environment, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -206,10 +211,11 @@ class Stack:
             check=True, timeout=30, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def new_gateway(self, **settings: str) -> Gateway:
+    def new_gateway(self, *, descriptors: int | None = None, **settings: str) -> Gateway:
         """One more, spawned but perhaps not ready; the caller may append it to `gateways`."""
         environment = self.environment() | {f"CARILLON_{name}": value for name, value in settings.items()}
         gateway = Gateway(environment, self.folder)
+        gateway.descriptors = descriptors
         gateway.spawn()
         return gateway
 

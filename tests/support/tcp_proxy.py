@@ -19,6 +19,11 @@ class TcpProxy:
         """Everything that clients sent."""
         self.connections = 0
         """Made so far."""
+        self.latency = 0.0
+        """Seconds that everything from the server takes."""
+        self.flowing = asyncio.Event()
+        """While it is not set, nothing reaches clients, and nobody is told."""
+        self.flowing.set()
         self._target = target
         self._to_clients: set[asyncio.StreamWriter] = set()
         self._wires: set[asyncio.StreamWriter] = set()
@@ -82,6 +87,8 @@ class TcpProxy:
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
+                await asyncio.sleep(self.latency)
+                await self.flowing.wait()
                 writer.write(data)
         except OSError:
             pass

@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+COMPRESSED = 0x40
+"""The first reserved bit."""
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """What RFC 6455 section 1.3 has for KEY."""
@@ -107,6 +110,10 @@ class WsClient:
     """By channel, the last one seen."""
     answers_pings: bool = True
     binary: bool = False
+    compressed: int = 0
+    """Frames that were, where permessage-deflate was agreed on."""
+    deflate: str | None = None
+    """What was agreed on, as the gateway says."""
 
     def __post_init__(self) -> None:
         self._ids = itertools.count(1)
@@ -138,6 +145,7 @@ class WsClient:
         assert answer.header("sec-websocket-accept") == ACCEPT
         assert answer.header("sec-websocket-protocol") == protocol
         self.binary = protocol == MSGPACK
+        self.deflate = answer.header("sec-websocket-extensions")
         if read:
             self.read_on()
         return self
@@ -167,10 +175,12 @@ class WsClient:
         port: int = self._writer.get_extra_info("sockname")[1]
         return port
 
-    async def hello(self, url: str, token: str | None = None, **options: Any) -> WsClient:
+    async def hello(
+        self, url: str, token: str | None = None, *headers: str | bytes, **options: Any
+    ) -> WsClient:
         """Connect with a token, and wait until it was accepted."""
         seen = len(self.frames)
-        await self.connect(url, token or chatter(), **options)
+        await self.connect(url, token or chatter(), *headers, **options)
         await self.until(lambda: self.of("connected", seen), what="connected")
         return self
 
@@ -273,9 +283,10 @@ class WsClient:
         code = 0
         try:
             while True:
-                opcode, payload = await read_frame(reader)
+                opcode, payload = await read_frame(reader, deflate=self.deflate is not None)
                 assert not code, "a frame behind a close frame"
-                code = self._received(opcode, payload)
+                self.compressed += opcode >= COMPRESSED
+                code = self._received(opcode % COMPRESSED, payload)
         except (OSError, asyncio.IncompleteReadError):
             self.closed = code or CUT
 
@@ -313,10 +324,13 @@ class EchoClient(WsClient):
         return super()._received(opcode, payload)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Opcode and payload of a server's frame, which is whole, unmasked and of the shortest form."""
+async def read_frame(reader: asyncio.StreamReader, *, deflate: bool = False) -> tuple[int, bytes]:
+    """Opcode and payload of a server's frame, which is whole, unmasked and of the shortest form. With
+    `deflate` it may be compressed; COMPRESSED is then added to its opcode.
+    """
     first, second = await reader.readexactly(2)
-    assert first & 0xF0 == 0x80, f"not one whole frame: {first:#x}"
+    compressed = deflate and bool(first & COMPRESSED)
+    assert first & 0xF0 == 0x80 + COMPRESSED * compressed, f"not one whole frame: {first:#x}"
     assert not second & 0x80, "a masked frame"
     size = second
     if second == 126:
@@ -325,7 +339,10 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     elif second == 127:
         size = int.from_bytes(await reader.readexactly(8), "big")
         assert size >= 65536
-    return first & 0x0F, await reader.readexactly(size)
+    payload = await reader.readexactly(size)
+    if compressed:  # RFC 7692 section 7.2.2; every message begins anew
+        payload = zlib.decompress(payload + b"\x00\x00\xff\xff\x03\x00", -15)
+    return (first & 0x0F) + COMPRESSED * compressed, payload
 
 
 async def leave_all(clients: list[WsClient]) -> None:

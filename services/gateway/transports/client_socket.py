@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode as Rfc6455
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from services.gateway.session import Session, Work
     from services.gateway.transports.following import Follower
     from services.gateway.wire import WireFormat
+
+
+PEACE: Final = frozenset({"client", "error", "no_pong", "slow_consumer", "drain", "rebalance"})
+"""Ends after which what had been said before is still done."""
 
 
 class ClientSocket(WebSocket, Following):
@@ -59,12 +63,17 @@ class ClientSocket(WebSocket, Following):
         if text != self.format.text:
             self.end("unsupported_data", Rfc6455.UNSUPPORTED_DATA, "Unsupported data")
             return
-        now = self._now()
+        now, waits = self._now(), self._works is not None
         try:
-            decision = self.session.receive(self.format.decode(data), now)
+            decision = self.session.receive(self.format.decode(data), now, waits=waits)
         except Refusal as refusal:
-            decision = self.session.unreadable(refusal, now)
+            decision = self.session.unreadable(refusal, now, waits=waits)
         self.perform(decision)
+
+    @property
+    def in_peace(self) -> bool:
+        """Who was cut for what it did is heard no more."""
+        return self._ended in PEACE
 
     def released(self) -> None:
         """Leave every channel."""

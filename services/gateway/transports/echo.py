@@ -4,7 +4,7 @@ by default.
 
 from __future__ import annotations
 
-from services.gateway import wire
+from services.gateway import deflate, wire
 from services.gateway.transports.websocket import WebSocket
 
 
@@ -15,4 +15,5 @@ class EchoSocket(WebSocket):
 
     def message(self, text: bool, data: bytes) -> None:
         """Back to the sender."""
-        self.write(wire.message_frame(text, data))
+        frame = deflate.message_frame if self._keep.parsers.inflate else wire.message_frame
+        self.write(frame(text, data))

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import CLOSE_CODES
-from proto.websocket import CompleteFrame
+from proto.websocket import CompleteFrame, SendChatMessage
 from services.gateway.session import Answer, Decision, End, Session, Work
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ class Following:
         raise NotImplementedError
 
     @property
+    def in_peace(self) -> bool:
+        """It has ended, and nobody is to blame: what it said before is still to be done."""
+        return False
+
+    @property
     def raw_write(self) -> Callable[[bytes], None]:
         """What the fan-out calls."""
         raise NotImplementedError
@@ -105,6 +110,7 @@ class Following:
         made.
         """
         if self.ended:
+            self.session.channels[channel.name] = None  # what it said there comes behind
             return
         first = self.format.snapshot(start.snapshot) if start.snapshot is not None else b""
         first += b"".join(map(self.format.event, start.missed))
@@ -142,11 +148,22 @@ class Following:
             self._end(decision)
 
     def leave(self) -> None:
-        """The connection is gone: let go of every channel and of what was still to be done."""
+        """The connection is gone: let go of every channel, and of what was still to be done unless something
+        that it said is among it.
+        """
         if self._task is not None:
-            self._task.cancel()
-        for name in list(self._followers):
-            self.unfollow(name)
+            if self._something_said():
+                self._desk.see_off(self._task)
+            else:
+                self._task.cancel()
+        for follower in self._followers.values():
+            follower.channel.detach(follower)
+            self._desk.release(follower.channel)
+        self._followers.clear()
+
+    def _something_said(self) -> bool:
+        works = self._works or ()
+        return self.in_peace and any(isinstance(work.frame, SendChatMessage) for work in works)
 
     def _tell_end(self, channel: Channel, start: Start) -> None:
         # It had the last event but perhaps not `complete`, which has no position of its own.
@@ -164,7 +181,7 @@ class Following:
     def _queue(self, work: Work) -> None:
         if self._works is None:
             self._works = deque()
-        if len(self._works) >= MAX_WORKS:
+        if len(self._works) > MAX_WORKS:  # the first of them is being done
             self.close(CLOSE_CODES["rate_limited"])
             return
         self._works.append(work)
@@ -173,7 +190,8 @@ class Following:
 
     async def _work(self, works: deque[Work]) -> None:
         try:
-            while works and not self.ended:
-                await self._desk.perform(self, works.popleft())
+            while works and (not self.ended or self._something_said()):
+                await self._desk.perform(self, works[0])
+                works.popleft()
         finally:
             self._task = self._works = None

@@ -116,11 +116,11 @@ class EventStream(asyncio.Protocol):
         """Nothing is expected."""
         self._input += len(data)
         if self._input > MAX_INPUT_BYTES:
-            self._cut("talkative")
+            self.cut("talkative")
 
     def pause_writing(self) -> None:
         """The outbox is full: cut, so that the client resumes instead of everybody waiting."""
-        self._cut("slow_consumer")
+        self.cut("slow_consumer")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Gone, for whatever reason."""
@@ -147,7 +147,8 @@ class EventStream(asyncio.Protocol):
     def _send(self, data: bytes) -> None:
         self._out.write(self._framed(data))
 
-    def _cut(self, reason: str) -> None:
+    def cut(self, reason: str) -> None:
+        """End without a word."""
         if not self._ended:
             self._ended = reason
             self._out.abort()

@@ -20,7 +20,7 @@ from websockets.streams import StreamReader
 
 from proto.errors import CLOSE_CODES
 from runtime.metrics import counter, gauge
-from services.gateway import wire
+from services.gateway import deflate, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,20 +53,28 @@ _silent.disabled = True  # what a client sent is no business of the log
 class Parsers:
     """Lends parsers to connections that receive something. One between two frames knows nothing of its
     connection, so it serves the next; one is spare, because all that arrives at once is parsed in turn.
+    With `inflate` they read compressed messages.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, *, inflate: bool = False) -> None:
+        self.inflate = inflate
         self._limit = max_message_bytes
         self._spare: Parser | None = None
 
     def take(self) -> Parser:
         """One that expects a frame."""
         parser, self._spare = self._spare, None
-        return parser or Parser(Side.SERVER, state=State.OPEN, max_size=self._limit, logger=_silent)
+        return parser or self._new()
 
     def give_back(self, parser: Parser) -> None:
         """It expects a frame again, and nothing it said is unsent."""
         self._spare = parser
+
+    def _new(self) -> Parser:
+        parser = Parser(Side.SERVER, state=State.OPEN, max_size=self._limit, logger=_silent)
+        if self.inflate:
+            parser.extensions = deflate.extensions()
+        return parser
 
 
 class Keep(NamedTuple):
@@ -77,6 +85,8 @@ class Keep(NamedTuple):
     auth_timeout: float
     outbox_bytes: int
     parsers: Parsers
+    inflaters: Parsers | None = None
+    """For those with whom permessage-deflate was agreed on; None: with nobody."""
 
 
 class WebSocket(asyncio.Protocol):

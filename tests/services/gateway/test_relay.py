@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from runtime.bus import Bus
+    from runtime.log import Stored
     from services.gateway.hub import Channel, Event
     from services.gateway.relay import Start
     from tests.support.nats_server import NatsServer
@@ -223,6 +224,39 @@ async def test_a_joiner_never_gets_a_channel_that_another_has_closed(gateway: Ga
     await leaving
     seq = await gateway.store(order)
 
+    await until(lambda: listener.seqs[-1] == seq, 3, what="the next change")
+
+
+@pytest.mark.timeout(20)
+async def test_who_comes_as_an_opening_ends_never_holds_up_the_loop(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One finds the channel and takes it along, the next comes before anybody was told that it had opened."""
+    order = an_order()
+    await gateway.store(order)
+    coming: list[asyncio.Task[Channel | None]] = []
+
+    async def come_and_go() -> Channel | None:
+        channel = await gateway.relay.open(order)
+        assert channel is not None
+        with gateway.relay.pinned(channel):
+            return channel
+
+    from_seq = gateway.relay._log.from_seq
+
+    async def read(subject: str, seq: int, limit: int = BATCH) -> list[Stored]:
+        found = await from_seq(subject, seq, limit)
+        if not coming:  # in the turn in which the opening ends, ahead of those who wait for it
+            coming.extend(asyncio.create_task(come_and_go()) for _ in range(3))
+        return found
+
+    monkeypatch.setattr(gateway.relay._log, "from_seq", read)
+    await gateway.relay.open(order)
+    channels = await asyncio.gather(*coming)
+    _, listener, _ = await gateway.join(order)
+    seq = await gateway.store(order)
+
+    assert None not in channels
     await until(lambda: listener.seqs[-1] == seq, 3, what="the next change")
 
 

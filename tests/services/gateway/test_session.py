@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proto.errors import Refusal
 from proto.websocket import (
     Authenticate,
+    ErrorFrame,
     FetchHistory,
     JoinRoom,
     LeaveRoom,
@@ -59,10 +60,11 @@ def refused(decision: Decision) -> str:
     return code
 
 
-def channel(decision: Decision) -> str:
-    """The channel of a work."""
-    assert isinstance(decision, Work), decision
-    return decision.channel
+def misplaced(session: Session, frame: ClientFrame) -> str:
+    """The code with which a frame is refused when its turn has come."""
+    with pytest.raises(Refusal) as refusal:
+        session.place(frame)
+    return refusal.value.code
 
 
 @pytest.mark.parametrize("frame", EVERY_KIND, ids=lambda frame: type(frame).__name__)
@@ -74,12 +76,30 @@ def test_whoever_did_not_say_who_he_is_may_say_nothing_else(frame: ClientFrame) 
     assert (decision.close.code, decision.error) == (4001, None)
 
 
+@pytest.mark.parametrize("frame", EVERY_KIND, ids=lambda frame: type(frame).__name__)
+def test_behind_a_token_that_is_being_checked_every_frame_waits(frame: ClientFrame) -> None:
+    """Its turn comes when it is known who speaks; if that could not be found out, it may be tried again."""
+    stranger = Session("s1", Limits(), 0.0)
+
+    assert stranger.receive(frame, 0.0, waits=True) == Work(frame)
+    assert misplaced(stranger, frame) == "unavailable"
+
+
+def test_an_unreadable_frame_behind_a_token_is_told_in_its_turn() -> None:
+    """Behind `connected`, if it comes to that."""
+    junk = Refusal("invalid_json", "Invalid JSON")
+    decision = Session("s1", Limits(), 0.0).unreadable(junk, 0.0, waits=True)
+
+    assert decision == Work(ErrorFrame(code="invalid_json", message="Invalid JSON"))
+
+
 def test_a_token_is_a_work_before_and_after() -> None:
     """It may be renewed at any time."""
     frame = Authenticate(token="t")
 
     assert Session("s1", Limits(), 0.0).receive(frame, 0.0) == Work(frame)
     assert session().receive(frame, 0.0) == Work(frame)
+    assert Session("s1", Limits(), 0.0).place(frame) == session().place(frame) == ""
 
 
 def test_an_unreadable_frame_of_a_stranger_ends_the_connection() -> None:
@@ -123,12 +143,19 @@ def test_a_ping_is_answered_at_once(frame_id: str | None) -> None:
         (LeaveRoom(room_id="known"), "room:known"),
         (SendChatMessage(text="hi", room_id="known"), "room:known"),
         (FetchHistory(room_id="other"), "room:other"),
+        (Ping(), ""),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_work_names_its_channel(frame: ClientFrame, expected: str) -> None:
+def test_a_frame_has_its_channel(frame: ClientFrame, expected: str) -> None:
     """A room's id may hold anything, also a colon."""
-    assert session("room:known").receive(frame, 0.0) == Work(frame, expected)
+    assert session("room:known").place(frame) == expected
+
+
+@pytest.mark.parametrize("frame", [frame for frame in EVERY_KIND if not isinstance(frame, Ping)], ids=str)
+def test_rights_and_what_is_followed_are_looked_at_when_the_turn_has_come(frame: ClientFrame) -> None:
+    """Whatever it is, it waits for those before it."""
+    assert session(scopes=frozenset()).receive(frame, 0.0) == Work(frame)
 
 
 @pytest.mark.parametrize(
@@ -150,31 +177,31 @@ def test_a_work_names_its_channel(frame: ClientFrame, expected: str) -> None:
 )
 def test_names_of_no_channel(name: str, code: str) -> None:
     """What cannot be an order's id is not found, like any order that is not there."""
-    assert refused(session().receive(Subscribe(channel=name, id="s"), 0.0)) == code
+    assert misplaced(session(), Subscribe(channel=name, id="s")) == code
 
 
 @pytest.mark.parametrize("frame", [Unsubscribe(channel="room:a"), LeaveRoom(room_id="a")])
 def test_only_what_is_followed_can_be_left(frame: ClientFrame) -> None:
     """Otherwise: not_found."""
-    assert refused(session("room:b").receive(frame, 0.0)) == "not_found"
+    assert misplaced(session("room:b"), frame) == "not_found"
 
 
 def test_a_message_goes_to_the_only_room() -> None:
     """Orders that are followed do not count."""
-    assert channel(session("order:x", "room:a").receive(SendChatMessage(text="hi"), 0.0)) == "room:a"
+    assert session("order:x", "room:a").place(SendChatMessage(text="hi")) == "room:a"
 
 
 @pytest.mark.parametrize("followed", [(), ("order:x",), ("room:a", "room:b")], ids=str)
 def test_with_no_room_or_several_a_message_must_name_one(followed: tuple[str, ...]) -> None:
     """Nobody guesses."""
-    assert refused(session(*followed).receive(SendChatMessage(text="hi"), 0.0)) == "invalid_request"
+    assert misplaced(session(*followed), SendChatMessage(text="hi")) == "invalid_request"
 
 
 def test_nobody_talks_into_a_room_he_did_not_join() -> None:
     """Not even with the scope."""
     frame = SendChatMessage(text="hi", room_id="b")
 
-    assert refused(session("room:a").receive(frame, 0.0)) == "not_found"
+    assert misplaced(session("room:a"), frame) == "not_found"
 
 
 def test_channels_have_a_limit() -> None:
@@ -207,9 +234,9 @@ def test_channels_have_a_limit() -> None:
 )
 def test_a_scope_opens_its_kind_of_channel(scopes: set[str], frame: ClientFrame, allowed: bool) -> None:
     """Chat for rooms, orders:read for orders; another kind is forbidden."""
-    decision = session(scopes=frozenset(scopes)).receive(frame, 0.0)
+    user = session(scopes=frozenset(scopes))
 
-    assert isinstance(decision, Work) if allowed else refused(decision) == "forbidden"
+    assert user.place(frame) if allowed else misplaced(user, frame) == "forbidden"
 
 
 @pytest.mark.parametrize(
@@ -237,8 +264,8 @@ def test_a_token_may_name_its_rooms(rules: tuple[str, ...] | None, room: str, al
         FetchHistory(room_id=room),
     ]
     for frame in frames:
-        decision = session(rooms=rules).receive(frame, 0.0)
-        assert isinstance(decision, Work) if allowed else refused(decision) == "forbidden"
+        user = session(rooms=rules)
+        assert user.place(frame) if allowed else misplaced(user, frame) == "forbidden"
 
 
 def test_a_client_that_is_too_fast_is_told_and_then_sent_away() -> None:

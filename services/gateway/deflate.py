@@ -1,0 +1,109 @@
+"""permessage-deflate (RFC 7692), without anything kept between two messages. Pure.
+
+Both sides begin every message anew (`no_context_takeover`), so an idle connection holds no state of zlib,
+what goes to many is compressed once, and the length of one message tells nothing of another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import CTRL_OPCODES, Frame, Opcode
+
+from services.gateway import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from websockets.extensions import Extension
+    from websockets.typing import ExtensionParameter
+
+    from proto.websocket import ServerFrame
+
+MIN_BYTES: Final = 256
+"""Smaller messages are sent as they are: they would save less than a hundred bytes."""
+WINDOW_BITS: Final = 12
+MEMORY_LEVEL: Final = 5
+"""Of zlib; a compressor with more takes four times as long to make, and saves 1 % on a page of history."""
+LARGEST_WINDOW_BITS: Final = 15
+MAX_BEHIND: Final = 5
+"""Bytes behind a last block: its padding and what RFC 7692 section 7.2.2 has the reader append."""
+
+_DEFLATE: Final = [
+    PerMessageDeflate(
+        True, True, LARGEST_WINDOW_BITS, WINDOW_BITS, compress_settings={"memLevel": MEMORY_LEVEL}
+    )
+]
+
+
+class Deflate(ServerPerMessageDeflateFactory):
+    """What we agree to; an offer that asks us for a window of less than 2^WINDOW_BITS bytes is declined."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            server_no_context_takeover=True,
+            client_no_context_takeover=True,
+            server_max_window_bits=WINDOW_BITS,
+        )
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        """See websockets.extensions.ServerExtensionFactory."""
+        answer, extension = super().process_request_params(params, accepted_extensions)
+        if extension.local_max_window_bits < WINDOW_BITS:
+            raise NegotiationError("what we compress is shared, and needs this window")
+        return answer, extension
+
+
+class Inflate(PerMessageDeflate):
+    """Reads what a client compressed; never makes more of it than the parser's limit. One for each parser."""
+
+    def __init__(self) -> None:
+        super().__init__(True, True, LARGEST_WINDOW_BITS, WINDOW_BITS)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """See websockets.extensions.Extension."""
+        inflated = super().decode(frame, max_size=max_size)
+        if frame.opcode in CTRL_OPCODES or inflated is frame:
+            return inflated
+        decoder = getattr(self, "decoder", None)  # gone behind the last fragment
+        if decoder is not None and len(decoder.unused_data) > MAX_BEHIND:
+            raise ProtocolError("data behind the last block")  # zlib would keep it for us
+        if max_size is not None and len(inflated.data) > max_size:
+            raise PayloadTooBig(len(inflated.data), max_size)  # to zlib a limit of 0 is none
+        return inflated
+
+
+def extensions() -> list[Extension]:
+    """What a parser needs that reads compressed messages."""
+    return [Inflate()]
+
+
+def message_frame(text: bool, data: bytes) -> bytes:
+    """A whole message as one frame, compressed if it is large enough and gets smaller by it."""
+    plain = wire.message_frame(text, data)
+    if len(data) < MIN_BYTES:
+        return plain
+    whole = Frame(Opcode.TEXT if text else Opcode.BINARY, data)
+    return min(plain, whole.serialize(mask=False, extensions=_DEFLATE), key=len)
+
+
+class DeflatedFormat(wire.WireFormat):
+    """Frames of another format, compressed. As of those, there is one instance for the whole process, so that
+    what goes to many is compressed once."""
+
+    def __init__(self, plain: wire.WireFormat) -> None:
+        super().__init__(plain._opcode, plain._encode, plain._decode)
+
+    def frame(self, frame: ServerFrame) -> bytes:
+        """A frame for one client."""
+        return message_frame(self.text, self._encode(frame))
+
+
+DEFLATED: Final[dict[wire.WireFormat, wire.WireFormat]] = {
+    plain: DeflatedFormat(plain) for plain in wire.FORMATS.values()
+}
+"""Each format -> the same, compressed."""
