@@ -68,7 +68,7 @@ class Listener:
 
     def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Note why."""
-        self.restarts.append((reason, last and last.seq))
+        self.restarts.append((reason, None if last is None else last.seq))
 
     def begin(self, start: Start) -> None:
         """Take what comes before the live events."""
