@@ -58,6 +58,10 @@ class Party(enum.StrEnum):
     GATEWAY = "gateway"
     ORDERS = "orders"
     CHAT = "chat"
+    PROVISION = "provision"
+    """Makes the streams; the only one that may."""
+    OPERATOR = "operator"
+    """A person, or what acts for one."""
     SERVER = "nats-server"
     """JetStream itself: it republishes what was stored."""
 
@@ -91,7 +95,11 @@ _CHAT: Final = "scope chat, a token good for the room, and the room's policy"
 
 
 def _chat_request(
-    method: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct], rule: str = _CHAT
+    method: str,
+    payload: type[msgspec.Struct],
+    reply: type[msgspec.Struct],
+    rule: str = _CHAT,
+    caller: Party = Party.GATEWAY,
 ) -> Message:
     return Message(
         pattern=f"rpc.chat.{method}",
@@ -100,7 +108,7 @@ def _chat_request(
         payload=payload,
         reply=reply,
         owner=Party.CHAT,
-        publishers=(Party.GATEWAY,),
+        publishers=(caller,),
         readers=(Party.CHAT,),
         rule=rule,
     )
@@ -162,7 +170,8 @@ MESSAGES: Final = (
     _chat_request("join", JoinChat, RoomJoined),
     _chat_request("send", SendMessage, MessageSent),
     _chat_request("history", FetchMessages, HistoryPage),
-    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "scope staff"),
+    # A gateway never sends it: no client's word reaches it.
+    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "nobody but operators", Party.OPERATOR),
     Message(
         pattern="chat.log.<room>",
         direction=Direction.OUT,
