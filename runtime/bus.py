@@ -56,6 +56,7 @@ CONNECTED = gauge("bus_connected", "1 while the connection to NATS is up", ["rol
 RECONNECTS = counter("bus_reconnects", "Connections made after the first", ["role"])
 ERRORS = counter("bus_errors", "Errors by kind", ["role", "kind"])
 WAITING = gauge("bus_requests_waiting", "Requests that wait for an answer", ["role"])
+PENDING = gauge("bus_pending_bytes", "What waited for the socket to NATS at the last beat", ["role"])
 
 
 class Message(NamedTuple):
@@ -285,6 +286,8 @@ class Bus:
         """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost,
         DeadlineExceeded, Overloaded.
         """
+        if self._client is not None:
+            PENDING.labels(self._role).set(self._client.pending_bytes)
         with self._answers(_only_one) as (inbox, answers):
             self.publish(inbox)
             await _within(answers, timeout)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "carillon"
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds in seconds, for everything that takes time."""
+COARSE: Final = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+"""The same for what has many series already: a gateway exports at most 600, whatever happens to it."""
 BEAT_SECONDS: Final = 0.5
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series, unread
@@ -58,6 +60,7 @@ def render(accept_header: str | None, registry: CollectorRegistry = REGISTRY) ->
     return prometheus_client.generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
+INFO: Final = gauge("info", "1, with what this process is.", ["service", "version"])
 LAG: Final = gauge("event_loop_lag_seconds", "How late the event loop ran its last beat.")
 LAGS: Final = histogram("event_loop_beat_lag_seconds", "How late the event loop ran each of its beats.")
 

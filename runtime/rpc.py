@@ -40,7 +40,7 @@ from runtime.errors import (
     Overloaded,
 )
 from runtime.logs import accept_request_id, bind_request_id, current_request_id
-from runtime.metrics import counter, gauge, histogram
+from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -65,10 +65,13 @@ DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
 VERSION: Final = "0.1.0"
 
-SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["service", "method", "code"])
+SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["service", "method"], COARSE)
+ANSWERS = counter("rpc_answers", "Requests served, by answer", ["service", "code"])
 IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["service"])
 REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["service"])
-CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["service", "method", "code"])
+CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["service"], COARSE)
+CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["service", "outcome"])
+NOT_OK = counter("rpc_calls_not_ok", "Calls that were refused or failed, by code", ["code"])
 
 
 class Method(Generic[In, Out]):
@@ -173,7 +176,8 @@ class RpcServer:
         with bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""):
             code = await self._answer(method, reply, payload, headers)
         spent = time.perf_counter_ns() - began
-        SERVED.labels(self._service, method.name, code).observe(spent / 1e9)
+        SERVED.labels(self._service, method.name).observe(spent / 1e9)
+        ANSWERS.labels(self._service, code).inc()
         self._count(method.name, code, spent)
 
     def _count(self, name: str, code: str, spent: int) -> None:
@@ -296,7 +300,17 @@ async def call(
         log.exception("rpc_reply_unreadable", service=service, method=method)
         raise Refusal("internal") from None
     finally:
-        CALLED.labels(service, method, code).observe(time.perf_counter() - began)
+        CALLED.labels(service).observe(time.perf_counter() - began)
+        CALLS.labels(service, outcome_of(code)).inc()
+        if code != "ok":
+            NOT_OK.labels(code).inc()
+
+
+def outcome_of(code: str) -> str:
+    """A code in one word, for metrics that have no place for all codes."""
+    if code == "ok":
+        return "ok"
+    return "refused" if CATALOGUE[code].status < 500 else "failed"
 
 
 async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> bytes:

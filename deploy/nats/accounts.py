@@ -47,7 +47,7 @@ def permissions(party: Party) -> dict[str, Any]:
 
 
 def accounts(keys: Mapping[str, str]) -> dict[str, Any]:
-    """The `accounts` block, of holder -> public key: the chart of NATS takes it as `config.merge.accounts`."""
+    """The `accounts` block, of holder -> public key: the chart of NATS has it as `config.merge.accounts`."""
     return {
         "CARILLON": {
             "jetstream": "enabled",

@@ -28,7 +28,7 @@ from services.gateway.auth import Misconfigured
 from services.gateway.authenticator import Authenticator
 from services.gateway.channel_stream import ChannelStream
 from services.gateway.channels import Channels
-from services.gateway.connections import Connections
+from services.gateway.connections import DEADLINE, Connections
 from services.gateway.desk import Desk
 from services.gateway.edge import edge_with
 from services.gateway.exchange import http_error
@@ -169,6 +169,7 @@ def _admission_limits(settings: GatewaySettings) -> AdmissionLimits:
 async def _drain(
     entrances: tuple[StreamRoute | Handshake, ...], connections: Connections, window: float
 ) -> None:
+    DEADLINE.set(time.time() + LINGER_SECONDS + window + REQUESTS_SECONDS)
     if len(connections) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
     for entrance in entrances:

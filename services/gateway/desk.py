@@ -53,7 +53,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 log = structlog.get_logger(__name__)
 
-WORKS = counter("gateway_works", "What clients asked for, by kind and answer", ["kind", "code"])
+WORKS = counter("gateway_works", "What clients asked for: ok, refused or failed", ["kind", "outcome"])
+NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by code", ["code"])
 
 
 class Client(Protocol):
@@ -124,7 +125,9 @@ class Desk:
             code = "internal"
             log.exception("work_failed", kind=type(frame).__name__)
             client.send(error(Refusal("internal"), frame.id))
-        WORKS.labels(type(frame).__name__, code).inc()
+        WORKS.labels(type(frame).__name__, rpc.outcome_of(code)).inc()
+        if code != "ok":
+            NOT_OK.labels(code).inc()
 
     def release(self, channel: Channel) -> None:
         """A client left this channel."""

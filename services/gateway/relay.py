@@ -24,7 +24,7 @@ from proto.frames import ResetReason
 from runtime import headers as wire
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
-from runtime.metrics import counter, gauge
+from runtime.metrics import counter, gauge, histogram
 from services.gateway.hub import Channel, Event, Offer
 from services.gateway.kinds import ORDER
 
@@ -59,6 +59,9 @@ UNREADABLE = counter("gateway_unreadable_messages", "Stored messages that could 
 FILLED = counter("gateway_gaps_filled", "Holes filled from the log", [])
 AUDITED = counter("gateway_audited_channels", "Channels checked against the log", [])
 RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcome"])
+LAG = histogram(
+    "gateway_delivery_lag_seconds", "From stored to written to sockets; one message of each flush", ["kind"]
+)
 
 
 _ORIGIN: Final = names.ORIGIN.encode()
@@ -92,6 +95,8 @@ class Relay:
         self._epoch_checked = False
         self._epoch_due = 0.0
         self._ready: dict[Channel, None] = {}
+        self._sample: bytes | None = None
+        self._lag = LAG.labels(kind.name)
         self._dirty: dict[Channel, None] = {}
         self._young: dict[Channel, float] = {}
         self._audit_all = asyncio.Event()
@@ -321,6 +326,7 @@ class Relay:
             outcome = channel.offer(event)
             LIVE.labels(outcome.name.lower()).inc()
             if outcome is Offer.ACCEPTED:
+                self._sample = self._sample or headers
                 self._deliver(channel)
             elif outcome is Offer.HELD:
                 self._repair(channel)
@@ -347,6 +353,10 @@ class Relay:
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
         DELIVERED.inc(sum(channel.fan_out() for channel in ready))
+        sample, self._sample = self._sample, None
+        stored_at = wire.stored_at(sample)
+        if stored_at is not None:
+            self._lag.observe(max(0.0, time.time() - stored_at))
 
     # -- repair and audit ---------------------------------------------------------------
 

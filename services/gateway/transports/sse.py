@@ -46,6 +46,8 @@ class EventStream(asyncio.Protocol):
         "transport",
     )
 
+    medium = "sse"
+
     def __init__(
         self,
         *,
