@@ -20,6 +20,18 @@ from proto.chat import (
     SendMessage,
     SetRoomPolicy,
 )
+from proto.control import (
+    ConnectionPage,
+    ConnectionsKicked,
+    DrainGateway,
+    GatewayDraining,
+    GatewayState,
+    GetGatewayState,
+    KickConnections,
+    ListConnections,
+    RebalanceGateway,
+    Rebalancing,
+)
 from proto.fleet import GatewayLoad
 from proto.orders import (
     AdvanceOrder,
@@ -130,6 +142,20 @@ def _orders_request(
     )
 
 
+def _control(pattern: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct]) -> Message:
+    return Message(
+        pattern=pattern,
+        direction=Direction.IN,
+        delivery=Delivery.CORE,
+        payload=payload,
+        reply=reply,
+        owner=Party.GATEWAY,
+        publishers=(Party.OPERATOR,),
+        readers=(Party.GATEWAY,),
+        rule="nobody but operators",
+    )
+
+
 MESSAGES: Final = (
     _orders_request("place", PlaceOrder, _WRITE),
     _orders_request("advance", AdvanceOrder, _WRITE),
@@ -213,4 +239,10 @@ MESSAGES: Final = (
         readers=(Party.GATEWAY,),
         rule="never shown",
     ),
+    # Of one gateway, so without a queue group; the first is answered by all.
+    _control("ctl.gateways.state", GetGatewayState, GatewayState),
+    _control("ctl.gateway.<gateway>.drain", DrainGateway, GatewayDraining),
+    _control("ctl.gateway.<gateway>.rebalance", RebalanceGateway, Rebalancing),
+    _control("ctl.gateway.<gateway>.connections", ListConnections, ConnectionPage),
+    _control("ctl.gateway.<gateway>.kick", KickConnections, ConnectionsKicked),
 )

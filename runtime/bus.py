@@ -164,6 +164,11 @@ class Bus:
         client = self._client
         return client is not None and client.is_connected and not client.is_closed
 
+    @property
+    def server_version(self) -> str:
+        """Of the server that this connection is to; empty while there is none."""
+        return self._client.server_version if self._client is not None and self.connected else ""
+
     async def until_connected(self) -> None:
         """Returns once connected. Safe to cancel."""
         await self._up.wait()

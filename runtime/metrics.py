@@ -50,6 +50,18 @@ def histogram(
     return Histogram(name, text, labels, namespace=NAMESPACE, registry=registry, buckets=buckets)
 
 
+def total(metric: Counter | Gauge | Histogram, suffix: str) -> list[tuple[dict[str, str], float]]:
+    """The labels and values of a metric's own samples whose names end in `suffix` ("_total", "_sum", ...); an
+    empty one stands for the name itself.
+    """
+    return [
+        (sample.labels, sample.value)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name == family.name + suffix
+    ]
+
+
 def render(accept_header: str | None, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
     """All metrics and their content type: OpenMetrics 1.0 if the Accept header names it, else plain text."""
     # Not choose_encoder: it raises on a version that is no number.

@@ -12,6 +12,7 @@ import asyncio
 import datetime as dt
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -111,10 +112,21 @@ class RpcServer:
     """Serves the methods of one service on one bus; any number of replicas share the work by queue group."""
 
     def __init__(
-        self, bus: Bus, service: str, methods: Iterable[Method[Any, Any]], *, concurrency: int = 256
+        self,
+        bus: Bus,
+        service: str,
+        methods: Iterable[Method[Any, Any]],
+        *,
+        concurrency: int = 256,
+        address: Callable[[str], str] | None = None,
     ) -> None:
+        """`address` gives each method's subject where every replica has its own, or all answer: then there is
+        no queue group.
+        """
         self._bus = bus
         self._service = service
+        self._address = address or partial(subjects.rpc, service)
+        self._queue = "" if address else service
         self._methods = {method.name: method for method in methods}
         self._concurrency = concurrency
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,9 +138,9 @@ class RpcServer:
     def start(self) -> None:
         """Subscribe; requests are answered as soon as the bus is connected."""
         for method in self._methods.values():
-            subject = subjects.rpc(self._service, method.name)
+            subject = self._address(method.name)
             self._subscriptions.append(
-                self._bus.subscribe(subject, self._receiver(method), queue=self._service)
+                self._bus.subscribe(subject, self._receiver(method), queue=self._queue)
             )
         for verb, answer in (
             (ServiceVerb.PING, self._ping),
@@ -225,7 +237,7 @@ class RpcServer:
 
     def _info(self) -> dict[str, Any]:
         endpoints = [
-            EndpointInfo(name=name, subject=subjects.rpc(self._service, name), queue_group=self._service)
+            EndpointInfo(name=name, subject=self._address(name), queue_group=self._queue)
             for name in self._methods
         ]
         info = ServiceInfo(
@@ -241,8 +253,8 @@ class RpcServer:
         endpoints = [
             EndpointStats(
                 name=name,
-                subject=subjects.rpc(self._service, name),
-                queue_group=self._service,
+                subject=self._address(name),
+                queue_group=self._queue,
                 num_requests=stats.requests,
                 num_errors=stats.errors,
                 last_error=stats.last_error,
@@ -279,18 +291,20 @@ async def call(
     reply: type[Out],
     *,
     timeout: float,  # noqa: ASYNC109
+    subject: str = "",
 ) -> Out:
     """Ask a service and return its typed answer within `timeout` seconds.
 
     The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the
     connection broke, nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's
-    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel.
+    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel. `subject`
+    is given where the service has no queue group.
     """
     began = time.perf_counter()
     code = "ok"
     try:
         payload = msgspec.json.encode(request)
-        message = await _attempts(bus, subjects.rpc(service, method), payload, began + timeout)
+        message = await _attempts(bus, subject or subjects.rpc(service, method), payload, began + timeout)
         return msgspec.json.decode(message, type=reply)
     except Refusal as refusal:
         code = refusal.code

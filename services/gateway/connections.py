@@ -11,6 +11,7 @@ from runtime.metrics import counter, gauge
 from services.gateway.wheel import Wheel
 
 if TYPE_CHECKING:
+    from proto.errors import CloseCode
     from services.gateway.settings import GatewaySettings
 
 TICK: Final = 0.25
@@ -38,6 +39,9 @@ class Connection(Timed, Protocol):
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
+
+    def close(self, code: CloseCode) -> None:
+        """Say why, and end."""
 
 
 def medium_of(connection: object) -> str:
@@ -75,6 +79,14 @@ class Connections:
     def full(self) -> bool:
         """Whether one more would be too many."""
         return len(self._open) >= self._limit
+
+    def everybody(self) -> list[Connection]:
+        """All that are open, as they are now."""
+        return list(self._open)
+
+    def move(self, connection: Connection) -> None:
+        """Tell one to come back, to any gateway."""
+        self._goodbye(connection, "rebalance")
 
     def retry_ms(self) -> int:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""

@@ -13,6 +13,7 @@ from tests.support.buses import metric
 from tests.support.until import until
 
 if TYPE_CHECKING:
+    from proto.errors import CloseCode
     from services.gateway.connections import Leave
 
 
@@ -32,6 +33,9 @@ class Guest:
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """Told, and not gone yet."""
         self.told.append(reason)
+
+    def close(self, code: CloseCode) -> None:
+        """Not in this test."""
 
     def leave(self) -> None:
         """Gone."""
