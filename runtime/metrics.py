@@ -72,7 +72,7 @@ def render(accept_header: str | None, registry: CollectorRegistry = REGISTRY) ->
     return prometheus_client.generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
-INFO: Final = gauge("info", "1, with what this process is.", ["service", "version"])
+INFO: Final = gauge("info", "1, with what this process is.", ["component", "version"])
 LAG: Final = gauge("event_loop_lag_seconds", "How late the event loop ran its last beat.")
 LAGS: Final = histogram("event_loop_beat_lag_seconds", "How late the event loop ran each of its beats.")
 

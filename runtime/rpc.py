@@ -66,12 +66,13 @@ DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
 VERSION: Final = "0.1.0"
 
-SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["service", "method"], COARSE)
-ANSWERS = counter("rpc_answers", "Requests served, by answer", ["service", "code"])
-IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["service"])
-REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["service"])
-CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["service"], COARSE)
-CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["service", "outcome"])
+# Not `service`: Prometheus has a label of that name for what it scrapes, and would rename ours.
+SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["component", "method"], COARSE)
+ANSWERS = counter("rpc_answers", "Requests served, by answer", ["component", "code"])
+IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["component"])
+REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["component"])
+CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["component"], COARSE)
+CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["component", "outcome"])
 NOT_OK = counter("rpc_calls_not_ok", "Calls that were refused or failed, by code", ["code"])
 
 

@@ -39,7 +39,7 @@ DEAF_BEATS: Final = 3
 """Beats that may fail on a connection that says it is up, before it is made anew."""
 STOP_SECONDS: Final = 5.0
 
-READY = gauge("ready", "1 while the process may get traffic", ["service"])
+READY = gauge("ready", "1 while the process may get traffic", ["component"])
 
 
 class Service(msgspec.Struct, Generic[S], frozen=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from deploy.monitoring.panels import Board, Panel
 
-VARIABLES: Final = ("cluster", "namespace", "job", "instance")
+VARIABLES: Final = ("cluster", "namespace", "service", "pod")
 SELECTOR: Final = ", ".join(f'{name}=~"${name}"' for name in VARIABLES)
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 HEIGHT: Final = {"stat": 4, "timeseries": 8, "heatmap": 8}
@@ -117,7 +117,7 @@ def _drains() -> dict[str, Any]:
         "iconColor": "blue",
         "expr": f"carillon_gateway_drain_deadline_seconds{{{SELECTOR}}} > 0",
         "titleFormat": "Drain",
-        "textFormat": "{{instance}}",
+        "textFormat": "{{pod}} {{instance}}",
         "step": "15s",
     }
 

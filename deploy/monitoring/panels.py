@@ -1,6 +1,6 @@
 """What the four dashboards show: one row of this table for each panel. Pure data.
 
-In a query `@` stands for the variables of the dashboard: cluster, namespace, job and instance. A rate is
+In a query `@` stands for the variables of the dashboard: cluster, namespace, service and pod. A rate is
 taken over Grafana's own interval, so that zooming out loses nothing.
 """
 
@@ -51,9 +51,11 @@ def _quantiles(metric: str) -> tuple[Query, ...]:
     return tuple(Query(_quantile(share, metric), f"p{share[2:]}") for share in ("0.5", "0.9", "0.99"))
 
 
+_PROCESS: Final = "{{pod}} {{instance}}"
+_SLOW: Final = 'reason="slow_consumer", '
 _FAILED: Final = 'outcome="failed", '
 _CONNECTIONS: Final = "carillon_gateway_connections{@}"
-_BY_GATEWAY: Final = f"sum by (instance) ({_CONNECTIONS})"
+_BY_GATEWAY: Final = f"sum by (pod, instance) ({_CONNECTIONS})"
 _ACCEPTED: Final = 'carillon_gateway_live_messages_total{outcome="accepted", @}'
 
 FLEET: Final = Board(
@@ -76,7 +78,7 @@ FLEET: Final = Board(
                     "Gateways ready",
                     "Those that may get traffic.",
                     "short",
-                    (Query('sum(carillon_ready{service="gateway", @})'),),
+                    (Query('sum(carillon_ready{component="gateway", @})'),),
                     "stat",
                     6,
                 ),
@@ -94,8 +96,8 @@ FLEET: Final = Board(
                     "percentunit",
                     (
                         Query(
-                            f"max(sum by (instance) ({_CONNECTIONS})"
-                            " / sum by (instance) (carillon_gateway_max_connections{@}))"
+                            f"max(sum by (pod, instance) ({_CONNECTIONS})"
+                            " / sum by (pod, instance) (carillon_gateway_max_connections{@}))"
                         ),
                     ),
                     "stat",
@@ -116,7 +118,7 @@ FLEET: Final = Board(
                     "By gateway",
                     "After a scale-out the lines meet within minutes.",
                     "short",
-                    (Query(f"sum by (instance) ({_CONNECTIONS})", "{{instance}}"),),
+                    (Query(f"sum by (pod, instance) ({_CONNECTIONS})", _PROCESS),),
                 ),
                 Panel(
                     "Opened per second",
@@ -179,13 +181,13 @@ FLEET: Final = Board(
                     "Moved to other gateways",
                     "Connections shed by gateways that held too many.",
                     "ops",
-                    (Query(_rate("carillon_gateway_shed_total", "instance"), "{{instance}}"),),
+                    (Query(_rate("carillon_gateway_shed_total", "pod, instance"), _PROCESS),),
                 ),
                 Panel(
                     "Gateways that each has heard of",
                     "The others; all lines are equal when everybody hears everybody.",
                     "short",
-                    (Query("carillon_gateway_fleet{@}", "{{instance}}"),),
+                    (Query("carillon_gateway_fleet{@}", _PROCESS),),
                 ),
             ),
         ),
@@ -243,7 +245,12 @@ DELIVERY: Final = Board(
                     "Writes to connections",
                     "One may carry several events.",
                     "ops",
-                    (Query(_rate("carillon_gateway_deliveries_total", "instance"), "{{instance}}"),),
+                    (
+                        Query(
+                            _rate("carillon_gateway_deliveries_total", "pod, instance"),
+                            _PROCESS,
+                        ),
+                    ),
                 ),
                 Panel(
                     "Writes for each live message",
@@ -260,7 +267,7 @@ DELIVERY: Final = Board(
                     "Channels",
                     "With listeners on each gateway.",
                     "short",
-                    (Query("carillon_gateway_channels{@}", "{{instance}}"),),
+                    (Query("carillon_gateway_channels{@}", _PROCESS),),
                 ),
                 Panel(
                     "Cut because they read too slowly",
@@ -270,16 +277,18 @@ DELIVERY: Final = Board(
                         Query(
                             _rate(
                                 "carillon_gateway_websocket_closed_total",
-                                "instance",
-                                'reason="slow_consumer", ',
+                                "pod, instance",
+                                _SLOW,
                             ),
-                            "WebSocket {{instance}}",
+                            "WebSocket {{pod}} {{instance}}",
                         ),
                         Query(
                             _rate(
-                                "carillon_gateway_sse_closed_total", "instance", 'reason="slow_consumer", '
+                                "carillon_gateway_sse_closed_total",
+                                "pod, instance",
+                                _SLOW,
                             ),
-                            "event stream {{instance}}",
+                            "event stream {{pod}} {{instance}}",
                         ),
                     ),
                 ),
@@ -287,7 +296,12 @@ DELIVERY: Final = Board(
                     "Messages of clients",
                     "Frames received on WebSockets.",
                     "ops",
-                    (Query(_rate("carillon_gateway_websocket_messages_total", "instance"), "{{instance}}"),),
+                    (
+                        Query(
+                            _rate("carillon_gateway_websocket_messages_total", "pod, instance"),
+                            _PROCESS,
+                        ),
+                    ),
                 ),
             ),
         ),
@@ -341,7 +355,7 @@ SERVICES: Final = Board(
                     "Calls per second",
                     "By service.",
                     "ops",
-                    (Query(_rate("carillon_rpc_calls_total", "service"), "{{service}}"),),
+                    (Query(_rate("carillon_rpc_calls_total", "component"), "{{component}}"),),
                 ),
                 Panel(
                     "Failed",
@@ -351,7 +365,7 @@ SERVICES: Final = Board(
                         Query(
                             f"{_rate('carillon_rpc_calls_total', 'service', _FAILED)}"
                             f" / {_rate('carillon_rpc_calls_total', 'service')}",
-                            "{{service}}",
+                            "{{component}}",
                         ),
                     ),
                 ),
@@ -359,7 +373,7 @@ SERVICES: Final = Board(
                     "p99 of a call",
                     "Including repeats.",
                     "s",
-                    (Query(_quantile("0.99", "carillon_rpc_call_seconds", "service"), "{{service}}"),),
+                    (Query(_quantile("0.99", "carillon_rpc_call_seconds", "component"), "{{component}}"),),
                 ),
                 Panel(
                     "Not ok, by code",
@@ -402,8 +416,8 @@ SERVICES: Final = Board(
                     "s",
                     (
                         Query(
-                            _quantile("0.99", "carillon_rpc_served_seconds", "service, method"),
-                            "{{service}} {{method}}",
+                            _quantile("0.99", "carillon_rpc_served_seconds", "component, method"),
+                            "{{component}} {{method}}",
                         ),
                     ),
                 ),
@@ -411,17 +425,21 @@ SERVICES: Final = Board(
                     "Answers by code",
                     "What the replicas said.",
                     "ops",
-                    (Query(_rate("carillon_rpc_answers_total", "service, code"), "{{service}} {{code}}"),),
+                    (
+                        Query(
+                            _rate("carillon_rpc_answers_total", "component, code"), "{{component}} {{code}}"
+                        ),
+                    ),
                 ),
                 Panel(
                     "In flight, and refused as too many",
                     "Requests being served; CARILLON_CONCURRENCY is the bound of each replica.",
                     "short",
                     (
-                        Query("sum by (service) (carillon_rpc_in_flight{@})", "{{service}}"),
+                        Query("sum by (component) (carillon_rpc_in_flight{@})", "{{component}}"),
                         Query(
-                            _rate("carillon_rpc_overloaded_total", "service"),
-                            "{{service}} refused per second",
+                            _rate("carillon_rpc_overloaded_total", "component"),
+                            "{{component}} refused per second",
                         ),
                     ),
                 ),
@@ -524,8 +542,8 @@ RUNTIME: Final = Board(
                     "s",
                     (
                         Query(
-                            _quantile("0.99", "carillon_event_loop_beat_lag_seconds", "instance"),
-                            "{{instance}}",
+                            _quantile("0.99", "carillon_event_loop_beat_lag_seconds", "pod, instance"),
+                            _PROCESS,
                         ),
                     ),
                 ),
@@ -533,19 +551,19 @@ RUNTIME: Final = Board(
                     "Last lag",
                     "Of the beat before the scrape.",
                     "s",
-                    (Query("carillon_event_loop_lag_seconds{@}", "{{instance}}"),),
+                    (Query("carillon_event_loop_lag_seconds{@}", _PROCESS),),
                 ),
                 Panel(
                     "CPU",
                     "One event loop uses one core at most.",
                     "percentunit",
-                    (Query(f"rate(process_cpu_seconds_total{{@}}[{RATE}])", "{{instance}}"),),
+                    (Query(f"rate(process_cpu_seconds_total{{@}}[{RATE}])", _PROCESS),),
                 ),
                 Panel(
                     "Due connections",
                     "Heartbeats, pings and deadlines per second.",
                     "ops",
-                    (Query(_rate("carillon_gateway_beats_total", "instance"), "{{instance}}"),),
+                    (Query(_rate("carillon_gateway_beats_total", "pod, instance"), _PROCESS),),
                 ),
             ),
         ),
@@ -556,7 +574,7 @@ RUNTIME: Final = Board(
                     "Resident memory",
                     "Of each process.",
                     "bytes",
-                    (Query("process_resident_memory_bytes{@}", "{{instance}}"),),
+                    (Query("process_resident_memory_bytes{@}", _PROCESS),),
                 ),
                 Panel(
                     "Memory for each connection",
@@ -564,9 +582,9 @@ RUNTIME: Final = Board(
                     "bytes",
                     (
                         Query(
-                            "sum by (instance) (process_resident_memory_bytes{@})"
-                            " / (sum by (instance) (carillon_gateway_connections{@}) > 100)",
-                            "{{instance}}",
+                            "sum by (pod, instance) (process_resident_memory_bytes{@})"
+                            " / (sum by (pod, instance) (carillon_gateway_connections{@}) > 100)",
+                            _PROCESS,
                         ),
                     ),
                 ),
@@ -574,7 +592,7 @@ RUNTIME: Final = Board(
                     "File descriptors",
                     "Used, of those allowed.",
                     "percentunit",
-                    (Query("process_open_fds{@} / process_max_fds{@}", "{{instance}}"),),
+                    (Query("process_open_fds{@} / process_max_fds{@}", _PROCESS),),
                 ),
                 Panel(
                     "Garbage collections",
@@ -582,7 +600,8 @@ RUNTIME: Final = Board(
                     "ops",
                     (
                         Query(
-                            f'rate(python_gc_collections_total{{generation="2", @}}[{RATE}])', "{{instance}}"
+                            f'rate(python_gc_collections_total{{generation="2", @}}[{RATE}])',
+                            _PROCESS,
                         ),
                     ),
                 ),
@@ -595,7 +614,7 @@ RUNTIME: Final = Board(
                     "Connected",
                     "1 while the connection is up; each process has one for each role.",
                     "short",
-                    (Query("carillon_bus_connected{@}", "{{instance}} {{role}}"),),
+                    (Query("carillon_bus_connected{@}", "{{pod}} {{instance}} {{role}}"),),
                 ),
                 Panel(
                     "Reconnects",
@@ -613,13 +632,13 @@ RUNTIME: Final = Board(
                     "Waits for the socket",
                     "Bytes queued for NATS; 8 MiB is the bound.",
                     "bytes",
-                    (Query("carillon_bus_pending_bytes{@}", "{{instance}} {{role}}"),),
+                    (Query("carillon_bus_pending_bytes{@}", "{{pod}} {{instance}} {{role}}"),),
                 ),
                 Panel(
                     "Requests that wait",
                     "For an answer over NATS; 4096 is the bound.",
                     "short",
-                    (Query("carillon_bus_requests_waiting{@}", "{{instance}} {{role}}"),),
+                    (Query("carillon_bus_requests_waiting{@}", "{{pod}} {{instance}} {{role}}"),),
                 ),
             ),
         ),
@@ -630,13 +649,13 @@ RUNTIME: Final = Board(
                     "Ready",
                     "1 while it may get traffic.",
                     "short",
-                    (Query("carillon_ready{@}", "{{service}} {{instance}}"),),
+                    (Query("carillon_ready{@}", "{{component}} {{pod}} {{instance}}"),),
                 ),
                 Panel(
                     "Running",
                     "By service and version.",
                     "short",
-                    (Query("count by (service, version) (carillon_info{@})", "{{service}} {{version}}"),),
+                    (Query("count by (component, version) (carillon_info{@})", "{{component}} {{version}}"),),
                 ),
                 Panel(
                     "Seconds left of a drain",
@@ -645,7 +664,7 @@ RUNTIME: Final = Board(
                     (
                         Query(
                             "(carillon_gateway_drain_deadline_seconds{@} > 0) - time()",
-                            "{{instance}}",
+                            _PROCESS,
                         ),
                     ),
                 ),

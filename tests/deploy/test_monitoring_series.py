@@ -39,7 +39,7 @@ VALUES: Final[dict[str, frozenset[str]]] = {
     "outcome": _set("ok refused failed"),
     "role": _set("live calls"),
     "route": _set("orders_create orders_list orders_get orders_status page"),
-    "service": _set("orders chat gateway"),
+    "component": _set("orders chat gateway"),
     "stream": frozenset(spec.name for spec in STREAMS),
     "transport": _set("websocket sse"),
     "version": _set("0.1.0"),
@@ -84,13 +84,13 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_log_appends", "stream"): frozenset(),
     ("carillon_log_append_retries", "stream"): frozenset(),
     ("carillon_log_nudges", "stream"): frozenset(),
-    ("carillon_info", "service"): _set("gateway"),
-    ("carillon_ready", "service"): _set("gateway"),
+    ("carillon_info", "component"): _set("gateway"),
+    ("carillon_ready", "component"): _set("gateway"),
     # It serves its operators, and nobody else.
-    ("carillon_rpc_answers", "service"): _set("gateway"),
-    ("carillon_rpc_served_seconds", "service"): _set("gateway"),
-    ("carillon_rpc_in_flight", "service"): _set("gateway"),
-    ("carillon_rpc_overloaded", "service"): _set("gateway"),
+    ("carillon_rpc_answers", "component"): _set("gateway"),
+    ("carillon_rpc_served_seconds", "component"): _set("gateway"),
+    ("carillon_rpc_in_flight", "component"): _set("gateway"),
+    ("carillon_rpc_overloaded", "component"): _set("gateway"),
 }
 """Where a label of one metric takes others."""
 

@@ -12,7 +12,7 @@ import runtime
 import services
 
 SUFFIXES: Final = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
-SCRAPED: Final = frozenset({"cluster", "namespace", "job", "instance", "le"})
+SCRAPED: Final = frozenset({"cluster", "namespace", "service", "pod", "job", "instance", "le"})
 """Labels that Prometheus adds, and that of buckets."""
 
 
