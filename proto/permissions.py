@@ -84,6 +84,9 @@ def _api(party: Party, messages: Sequence[Message], streams: Sequence[StreamSpec
         stored = [row for row in messages if _stores(spec, row)]
         if party is Party.PROVISION:
             yield from (f"$JS.API.STREAM.{verb}.{spec.name}" for verb in ("INFO", "CREATE", "UPDATE"))
+        elif party is Party.BACKUP:
+            yield from (f"$JS.API.STREAM.{verb}.{spec.name}" for verb in ("INFO", "SNAPSHOT"))
+            yield f"$JS.SNAPSHOT.ACK.{spec.name}.*"
         elif party is Party.OPERATOR:
             yield f"$JS.API.STREAM.INFO.{spec.name}"
         elif any(party in (*row.publishers, *row.readers) for row in stored):

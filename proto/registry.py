@@ -72,6 +72,8 @@ class Party(enum.StrEnum):
     CHAT = "chat"
     PROVISION = "provision"
     """Makes the streams; the only one that may."""
+    BACKUP = "backup"
+    """Copies streams, at night."""
     OPERATOR = "operator"
     """A person, or what acts for one."""
     SERVER = "nats-server"

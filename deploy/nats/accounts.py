@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 SYSTEM: Final = "system"
 """Who watches the servers themselves (`nats server report`); not one of our processes."""
-HOLDERS: Final = (*(str(party) for party in IDENTITIES), SYSTEM)
+ADMIN: Final = "admin"
+"""May do everything with our streams: for restoring and purging. Its seed belongs into a safe."""
+HOLDERS: Final = (*(str(party) for party in IDENTITIES), ADMIN, SYSTEM)
 """Everybody with a key."""
 
 ANSWER_SECONDS: Final = MAX_TIMEOUT_MS // 1000 + 10
@@ -51,7 +53,10 @@ def accounts(keys: Mapping[str, str]) -> dict[str, Any]:
     return {
         "CARILLON": {
             "jetstream": "enabled",
-            "users": [{"nkey": keys[party], "permissions": permissions(party)} for party in IDENTITIES],
+            "users": [
+                *({"nkey": keys[party], "permissions": permissions(party)} for party in IDENTITIES),
+                {"nkey": keys[ADMIN]},
+            ],
         },
         "SYS": {"users": [{"nkey": keys[SYSTEM]}]},
     }
@@ -76,6 +81,7 @@ def configuration() -> str:
         lines += [f"      # {party}", f"      {{ nkey: ${variable(party)}, permissions {{"]
         lines += _block(permissions(party))
         lines += ["      } }"]
+    lines += [f"      # {ADMIN}: no limits", f"      {{ nkey: ${variable(ADMIN)} }}"]
     lines += ["    ]", "  }", f"  SYS {{ users [ {{ nkey: ${variable(SYSTEM)} }} ] }}", "}", ""]
     return "\n".join(lines)
 

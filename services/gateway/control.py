@@ -5,6 +5,8 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import structlog
+
 from proto import subjects
 from proto.control import (
     ConnectionInfo,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from services.gateway.connections import Connection, Connections
     from services.gateway.rebalance import Rebalance
     from services.gateway.relay import Relay
+
+log = structlog.get_logger(__name__)
 
 STATE: Final = "state"
 MAX_CHANNELS_TOLD: Final = 10
@@ -89,12 +93,15 @@ class Control:
 
     async def drain(self, _command: DrainGateway) -> GatewayDraining:
         """Begin to leave. Asking again changes nothing."""
+        log.warning("operator_drains", connections=len(self._connections))
         self._leave()
         return GatewayDraining(connections=len(self._connections), seconds=self._drain_seconds)
 
     async def rebalance(self, command: RebalanceGateway) -> Rebalancing:
         """Send some to other gateways."""
-        return Rebalancing(connections=self._rebalance.ask(command.count))
+        wanted = self._rebalance.ask(command.count)
+        log.warning("operator_rebalances", connections=wanted)
+        return Rebalancing(connections=wanted)
 
     async def connections(self, command: ListConnections) -> ConnectionPage:
         """Who is connected."""
@@ -118,6 +125,7 @@ class Control:
             for connection in self._connections.everybody()
             if command.connection in (None, connection_id(connection)) and _is_of(connection, command.user)
         ]
+        log.warning("operator_kicks", connections=len(chosen), reconnect=command.reconnect)
         for connection in chosen:
             if command.reconnect:
                 self._connections.move(connection)

@@ -83,8 +83,9 @@ def test_the_values_for_the_chart_hold_the_same(tmp_path: Path, capsys: pytest.C
     users = json.loads(told)["config"]["merge"]["accounts"]["CARILLON"]["users"]
     keys = seeds.make(tmp_path / "keys")
 
-    assert [user["nkey"] for user in users] == [keys[party] for party in IDENTITIES]
-    for user, party in zip(users, IDENTITIES, strict=True):
+    assert [user["nkey"] for user in users] == [*(keys[party] for party in IDENTITIES), keys["admin"]]
+    assert "permissions" not in users[-1]
+    for user, party in zip(users[:-1], IDENTITIES, strict=True):
         assert user["permissions"]["publish"]["allow"] == list(rights(party).publish)
         assert user["permissions"]["subscribe"]["allow"] == list(rights(party).subscribe)
         assert ("allow_responses" in user["permissions"]) == rights(party).responds

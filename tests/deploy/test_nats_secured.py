@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,17 +13,23 @@ from deploy.nats import seeds
 from deploy.nats.__main__ import FOLDER
 from proto.permissions import IDENTITIES, inbox
 from proto.registry import MESSAGES, Delivery, Party
-from proto.streams import STREAMS
+from proto.streams import CHAT, STREAMS
+from runtime.bus import Bus
+from runtime.log import Log
+from runtime.provision import provision
+from runtime.settings import ProcessSettings, load
 from tests.support.api import OrdersClient
+from tests.support.backups import backup, restore
 from tests.support.nats_server import BINARY
 from tests.support.secured_nats import SecuredNats, SecuredStack
 from tests.support.sse import SseClient
 from tests.support.stack import token
+from tests.support.streams import delete
 from tests.support.until import until
 from tests.support.ws import WsClient, chatter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from proto.registry import Message
@@ -37,6 +44,30 @@ def secured() -> Iterator[SecuredNats]:
     server.start()
     yield server
     server.destroy()
+
+
+@contextlib.contextmanager
+def running_secured() -> Iterator[SecuredNats]:
+    """A server of a test's own."""
+    server = SecuredNats()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.destroy()
+
+
+@contextlib.asynccontextmanager
+async def secured_bus(server: SecuredNats, holder: str) -> AsyncIterator[Bus]:
+    """Connected with a holder's key."""
+    given = {f"CARILLON_{name}": value for name, value in server.settings(holder).items()}
+    bus = Bus(load(ProcessSettings, given), role=holder, name="tests")
+    await bus.start()
+    try:
+        await bus.until_connected()
+        yield bus
+    finally:
+        await bus.close()
 
 
 def subject_of(message: Message) -> str:
@@ -118,13 +149,14 @@ async def test_jetstream_is_changed_by_the_provisioner_only(secured: SecuredNats
     }
     every = {spec.name for spec in STREAMS}
     allowed = {
-        "STREAM.INFO": every if party in (Party.PROVISION, Party.OPERATOR) else touched,
+        "STREAM.INFO": every if party in (Party.PROVISION, Party.OPERATOR, Party.BACKUP) else touched,
+        "STREAM.SNAPSHOT": every if party is Party.BACKUP else set(),
         "STREAM.MSG.GET": touched,
         "DIRECT.GET": touched,
         "STREAM.CREATE": every if party is Party.PROVISION else set(),
         "STREAM.UPDATE": every if party is Party.PROVISION else set(),
     }
-    denied = ["STREAM.DELETE", "STREAM.PURGE", "STREAM.SNAPSHOT", "STREAM.RESTORE", "STREAM.MSG.DELETE"]
+    denied = ["STREAM.DELETE", "STREAM.PURGE", "STREAM.RESTORE", "STREAM.MSG.DELETE"]
     denied += ["CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE", "CONSUMER.LIST", "STREAM.LEADER.STEPDOWN"]
     async with secured.connection(party) as asker:
         for method in [*allowed, *denied]:
@@ -170,6 +202,27 @@ async def test_everything_works_end_to_end() -> None:
         for process in stack.processes:
             assert process.labelled("carillon_bus_errors_total", 'kind="permission"') == 0, process.name
         assert "Permissions Violation" not in stack.nats.log.read_text()
+
+
+async def test_streams_are_backed_up_and_restored() -> None:
+    """By the one that may only copy, and by the one that may do everything."""
+    with running_secured() as server:
+        async with secured_bus(server, "provision") as bus:
+            for spec in STREAMS:
+                await provision(bus, spec, 1)
+        async with secured_bus(server, "chat") as bus:
+            await bus.request("chat.log.lobby", b"kept", timeout=5)
+        async with secured_bus(server, "backup") as bus:
+            copies = [await backup(bus, spec.name, "_INBOX_backup.copy") for spec in STREAMS]
+        async with secured_bus(server, "admin") as bus:
+            for spec, copy in zip(STREAMS, copies, strict=True):
+                await delete(bus, spec.name)
+                await restore(bus, copy)
+        async with secured_bus(server, "chat") as bus:
+            found = await Log(bus, CHAT).last("chat.log.lobby")
+
+    assert found is not None
+    assert found.payload == b"kept"
 
 
 def test_the_server_file_is_valid(tmp_path: Path) -> None:
