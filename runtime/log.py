@@ -20,6 +20,7 @@ import structlog
 from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -178,7 +179,9 @@ class Log:
         outcome = "failed"
         block = {**_ours(headers), **_headers(message_id, expected)}
         try:
-            appended = await self._append(subject, payload, block, began + timeout)
+            with tracing.part(f"append {self._spec.name}", "producer"):
+                block.update(tracing.headers())
+                appended = await self._append(subject, payload, block, began + timeout)
             outcome = "duplicate" if appended.duplicate else "stored"
             return appended
         finally:

@@ -32,6 +32,7 @@ from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import (
     BadSubject,
     ConnectionLost,
@@ -186,7 +187,10 @@ class RpcServer:
     ) -> None:
         began = time.perf_counter_ns()
         request_id = wire.value(headers, names.REQUEST_ID.encode()) or b""
-        with bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""):
+        with (
+            bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""),
+            tracing.served(f"{self._service}.{method.name}", "server", headers),
+        ):
             code = await self._answer(method, reply, payload, headers)
         spent = time.perf_counter_ns() - began
         SERVED.labels(self._service, method.name).observe(spent / 1e9)
@@ -305,7 +309,8 @@ async def call(
     code = "ok"
     try:
         payload = msgspec.json.encode(request)
-        message = await _attempts(bus, subject or subjects.rpc(service, method), payload, began + timeout)
+        with tracing.span(f"{service}.{method}", "client"):
+            message = await _attempts(bus, subject or subjects.rpc(service, method), payload, began + timeout)
         return msgspec.json.decode(message, type=reply)
     except Refusal as refusal:
         code = refusal.code
@@ -346,7 +351,7 @@ async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> 
 
 
 async def _attempt(bus: Bus, subject: str, payload: bytes, left: float) -> bytes:
-    headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1))}
+    headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1)), **tracing.headers()}
     request_id = current_request_id()
     if request_id:
         headers[names.REQUEST_ID] = request_id

@@ -21,7 +21,7 @@ import structlog
 import uvloop
 
 from proto.errors import Refusal
-from runtime import logs
+from runtime import logs, tracing
 from runtime.bus import Bus
 from runtime.health import Readiness, internal_app
 from runtime.http import ListenFailed, Server
@@ -126,9 +126,16 @@ def run(service: Service[Any]) -> None:
         fmt=settings.log_format,
         stream=sys.stdout,
     )
+    try:
+        tracing.configure(service.name, instance, settings.trace_share)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
     log.info("starting", settings=describe(settings), unknown=unknown(service.settings, os.environ))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_run(service, Process(service.name, settings, instance))))
+        code = runner.run(_run(service, Process(service.name, settings, instance)))
+    tracing.close()
+    sys.exit(code)
 
 
 async def _run(service: Service[Any], process: Process[Any]) -> int:

@@ -22,6 +22,7 @@ from proto import headers as names
 from proto.errors import Refusal
 from proto.frames import ResetReason
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
 from runtime.metrics import counter, gauge, histogram
@@ -97,6 +98,7 @@ class Relay:
         self._ready: dict[Channel, None] = {}
         self._sample: bytes | None = None
         self._lag = LAG.labels(kind.name)
+        self._span = f"deliver {kind.name}"
         self._dirty: dict[Channel, None] = {}
         self._young: dict[Channel, float] = {}
         self._audit_all = asyncio.Event()
@@ -352,8 +354,9 @@ class Relay:
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
-        DELIVERED.inc(sum(channel.fan_out() for channel in ready))
         sample, self._sample = self._sample, None
+        with tracing.served(self._span, "consumer", sample):
+            DELIVERED.inc(sum(channel.fan_out() for channel in ready))
         stored_at = wire.stored_at(sample)
         if stored_at is not None:
             self._lag.observe(max(0.0, time.time() - stored_at))
