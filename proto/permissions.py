@@ -33,7 +33,7 @@ _SERVICE_VERBS: Final = ("PING", "INFO", "STATS")
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
     """What one identity may do. Each of `subscribe` is a filter, or a filter and the queue group it must use.
 
-    `responds`: it may also answer, once, whatever request reached it.
+    `responds`: it may also answer whatever request reached it.
     """
 
     publish: tuple[str, ...]

@@ -24,6 +24,9 @@ HOLDERS: Final = (*(str(party) for party in IDENTITIES), ADMIN, SYSTEM)
 ANSWER_SECONDS: Final = MAX_TIMEOUT_MS // 1000 + 10
 """How long a request may be answered: longer than any caller waits."""
 
+ANSWER_MESSAGES: Final = 1000
+"""An answer may come in several messages."""
+
 HEAD: Final = """\
 # Written by `make nats` from proto/permissions.py; tests compare them. Do not edit.
 # keys.conf has the public keys: `python -m deploy.nats keys FOLDER` makes it, and the seeds beside it.
@@ -44,7 +47,7 @@ def permissions(party: Party) -> dict[str, Any]:
         "subscribe": {"allow": list(granted.subscribe)},
     }
     if granted.responds:
-        block["allow_responses"] = {"max": 1, "expires": f"{ANSWER_SECONDS}s"}
+        block["allow_responses"] = {"max": ANSWER_MESSAGES, "expires": f"{ANSWER_SECONDS}s"}
     return block
 
 

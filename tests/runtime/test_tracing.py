@@ -52,7 +52,8 @@ def test_off_is_nothing_at_all() -> None:
         id(tracing.served("c", "server", None)),
     }
     code = (
-        "import sys, services.gateway.app, services.orders.handlers, services.chat.handlers, runtime.provision\n"
+        "import sys\n"
+        "import services.gateway.app, services.orders.handlers, services.chat.handlers, runtime.provision\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     loaded = subprocess.run(
