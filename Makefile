@@ -3,11 +3,11 @@
 
 PY := .venv/bin/python
 
-.PHONY: help demo test drill check fmt bench schema lock clean
+.PHONY: help demo test drill check fmt bench schema nats dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/demo.stamp ## start NATS, the services, a gateway and a page to watch them
 	@$(PY) -m deploy.demo $(ARGS)
@@ -29,6 +29,12 @@ bench: .venv/dev.stamp ## measure, peers beside us
 
 schema: .venv/dev.stamp ## write the JSON Schema of the wire
 	@$(PY) -m proto.schema
+
+nats: .venv/dev.stamp ## write the NATS accounts and their table
+	@$(PY) -m deploy.nats accounts
+
+dashboards: .venv/dev.stamp ## write Grafana's dashboards
+	@$(PY) -m deploy.monitoring
 
 lock: .venv/uv.stamp ## write the lock files again (ARGS=--upgrade for newer versions)
 	@scripts/lock $(ARGS)

@@ -18,6 +18,9 @@ NUDGE: Final = "Carillon-Nudge"
 ORIGIN: Final = "Carillon-Origin"
 """The session a message came from. It passes through republish, so that gateways can leave the sender out."""
 
+TRACEPARENT: Final = "traceparent"
+"""W3C Trace Context, where tracing is on. It passes through republish, so that gateways continue a trace."""
+
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 """ADR-32: a number, here the HTTP status of the catalogue's row."""
 

@@ -20,6 +20,18 @@ from proto.chat import (
     SendMessage,
     SetRoomPolicy,
 )
+from proto.control import (
+    ConnectionPage,
+    ConnectionsKicked,
+    DrainGateway,
+    GatewayDraining,
+    GatewayState,
+    GetGatewayState,
+    KickConnections,
+    ListConnections,
+    RebalanceGateway,
+    Rebalancing,
+)
 from proto.fleet import GatewayLoad
 from proto.orders import (
     AdvanceOrder,
@@ -58,6 +70,12 @@ class Party(enum.StrEnum):
     GATEWAY = "gateway"
     ORDERS = "orders"
     CHAT = "chat"
+    PROVISION = "provision"
+    """Makes the streams; the only one that may."""
+    BACKUP = "backup"
+    """Copies streams, at night."""
+    OPERATOR = "operator"
+    """A person, or what acts for one."""
     SERVER = "nats-server"
     """JetStream itself: it republishes what was stored."""
 
@@ -91,7 +109,11 @@ _CHAT: Final = "scope chat, a token good for the room, and the room's policy"
 
 
 def _chat_request(
-    method: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct], rule: str = _CHAT
+    method: str,
+    payload: type[msgspec.Struct],
+    reply: type[msgspec.Struct],
+    rule: str = _CHAT,
+    caller: Party = Party.GATEWAY,
 ) -> Message:
     return Message(
         pattern=f"rpc.chat.{method}",
@@ -100,7 +122,7 @@ def _chat_request(
         payload=payload,
         reply=reply,
         owner=Party.CHAT,
-        publishers=(Party.GATEWAY,),
+        publishers=(caller,),
         readers=(Party.CHAT,),
         rule=rule,
     )
@@ -119,6 +141,20 @@ def _orders_request(
         publishers=(Party.GATEWAY,),
         readers=(Party.ORDERS,),
         rule=rule,
+    )
+
+
+def _control(pattern: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct]) -> Message:
+    return Message(
+        pattern=pattern,
+        direction=Direction.IN,
+        delivery=Delivery.CORE,
+        payload=payload,
+        reply=reply,
+        owner=Party.GATEWAY,
+        publishers=(Party.OPERATOR,),
+        readers=(Party.GATEWAY,),
+        rule="nobody but operators",
     )
 
 
@@ -162,7 +198,8 @@ MESSAGES: Final = (
     _chat_request("join", JoinChat, RoomJoined),
     _chat_request("send", SendMessage, MessageSent),
     _chat_request("history", FetchMessages, HistoryPage),
-    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "scope staff"),
+    # A gateway never sends it: no client's word reaches it.
+    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "nobody but operators", Party.OPERATOR),
     Message(
         pattern="chat.log.<room>",
         direction=Direction.OUT,
@@ -204,4 +241,10 @@ MESSAGES: Final = (
         readers=(Party.GATEWAY,),
         rule="never shown",
     ),
+    # Of one gateway, so without a queue group; the first is answered by all.
+    _control("ctl.gateways.state", GetGatewayState, GatewayState),
+    _control("ctl.gateway.<gateway>.drain", DrainGateway, GatewayDraining),
+    _control("ctl.gateway.<gateway>.rebalance", RebalanceGateway, Rebalancing),
+    _control("ctl.gateway.<gateway>.connections", ListConnections, ConnectionPage),
+    _control("ctl.gateway.<gateway>.kick", KickConnections, ConnectionsKicked),
 )

@@ -123,6 +123,16 @@ def gateway_loads() -> str:
     return "fleet.gateways"
 
 
+def gateways_state() -> str:
+    """Where operators ask every gateway how it is."""
+    return "ctl.gateways.state"
+
+
+def gateway_control(instance: str, verb: str) -> str:
+    """Where operators ask one gateway to do something. Raises InvalidId."""
+    return f"ctl.gateway.{encode(instance)}.{verb}"
+
+
 def rpc(service: str, method: str) -> str:
     """The subject of one request type of a service; its queue group is the service's name."""
     return f"rpc.{service}.{method}"

@@ -56,6 +56,7 @@ CONNECTED = gauge("bus_connected", "1 while the connection to NATS is up", ["rol
 RECONNECTS = counter("bus_reconnects", "Connections made after the first", ["role"])
 ERRORS = counter("bus_errors", "Errors by kind", ["role", "kind"])
 WAITING = gauge("bus_requests_waiting", "Requests that wait for an answer", ["role"])
+PENDING = gauge("bus_pending_bytes", "What waited for the socket to NATS at the last beat", ["role"])
 
 
 class Message(NamedTuple):
@@ -162,6 +163,11 @@ class Bus:
         """Whether a publish would be accepted now. A frozen server is noticed within about six seconds."""
         client = self._client
         return client is not None and client.is_connected and not client.is_closed
+
+    @property
+    def server_version(self) -> str:
+        """Of the server that this connection is to; empty while there is none."""
+        return self._client.server_version if self._client is not None and self.connected else ""
 
     async def until_connected(self) -> None:
         """Returns once connected. Safe to cancel."""
@@ -285,6 +291,8 @@ class Bus:
         """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost,
         DeadlineExceeded, Overloaded.
         """
+        if self._client is not None:
+            PENDING.labels(self._role).set(self._client.pending_bytes)
         with self._answers(_only_one) as (inbox, answers):
             self.publish(inbox)
             await _within(answers, timeout)

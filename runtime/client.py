@@ -85,6 +85,11 @@ class HardenedClient(Client):
         return self._pending_data_size
 
     @property
+    def server_version(self) -> str:
+        """As the server told it."""
+        return str(self._server_info.get("version", ""))
+
+    @property
     def reader(self) -> asyncio.Task[None] | None:
         """The task that reads from the server, once connected."""
         return self._reading_task

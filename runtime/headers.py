@@ -7,6 +7,7 @@ The block is `NATS/1.0[ status[ description]]\\r\\n(Name: value\\r\\n)*\\r\\n` (
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def number(block: bytes | None, name: bytes) -> int | None:
     """The value of `name` as a non-negative integer of at most 20 digits, or None when absent or not one."""
     found = value(block, name)
     return int(found) if found is not None and found.isdigit() and len(found) <= 20 else None
+
+
+def stored_at(block: bytes | None) -> float | None:
+    """When JetStream stored a republished message, in seconds since 1970; None if that is not told."""
+    text = value(block, b"Nats-Time-Stamp")
+    try:
+        return datetime.fromisoformat(text.decode("ascii")).timestamp() if text else None
+    except ValueError:
+        return None
 
 
 def status(block: bytes | None) -> int | None:

@@ -20,6 +20,7 @@ import structlog
 from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -29,10 +30,11 @@ from runtime.errors import (
     Unavailable,
     WrongSequence,
 )
-from runtime.metrics import counter, gauge, histogram
+from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from proto.streams import StreamSpec
     from runtime.bus import Bus, Message
@@ -58,11 +60,17 @@ _WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 _TOO_LARGE: Final = 10054
 _FULL: Final = frozenset({10023, 10028, 10047, 10077, 10167})
 
-APPENDS = histogram("log_append_seconds", "Time until an append was acknowledged", ["stream", "outcome"])
+APPENDS = counter(
+    "log_appends", "Appends: stored, stored before (duplicate) or failed", ["stream", "outcome"]
+)
+APPEND_TIME = histogram("log_append_seconds", "Time until an append was acknowledged", ["stream"], COARSE)
 RETRIES = counter("log_append_retries", "Append attempts after the first", ["stream"])
 NUDGES = counter("log_nudges", "Nudges sent after an append turned out to be a duplicate", ["stream"])
-READS = histogram("log_read_seconds", "Time of a read", ["stream", "kind"])
+READS = counter("log_reads", "Reads begun", ["stream", "kind"])
+READ_TIME = histogram("log_read_seconds", "Time of a read", ["kind"], COARSE)
 READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded slots", ["stream"])
+HELD = gauge("log_stream_bytes", "What the stream holds", ["stream"])
+ROOM = gauge("log_stream_max_bytes", "What the stream may hold; more is refused", ["stream"])
 
 
 class Stored(NamedTuple):
@@ -106,10 +114,16 @@ class _PubAck(msgspec.Struct):
 
 class _State(msgspec.Struct):
     last_seq: int = 0
+    bytes: int = 0
+
+
+class _Config(msgspec.Struct, frozen=True):
+    max_bytes: int = -1
 
 
 class _Info(msgspec.Struct):
     created: str = ""
+    config: _Config = _Config()
     state: _State | None = None
     error: _ApiError | None = None
 
@@ -165,11 +179,14 @@ class Log:
         outcome = "failed"
         block = {**_ours(headers), **_headers(message_id, expected)}
         try:
-            appended = await self._append(subject, payload, block, began + timeout)
+            with tracing.part(f"append {self._spec.name}", "producer"):
+                block.update(tracing.headers())
+                appended = await self._append(subject, payload, block, began + timeout)
             outcome = "duplicate" if appended.duplicate else "stored"
             return appended
         finally:
-            APPENDS.labels(self._spec.name, outcome).observe(time.perf_counter() - began)
+            APPENDS.labels(self._spec.name, outcome).inc()
+            APPEND_TIME.labels(self._spec.name).observe(time.perf_counter() - began)
 
     async def _append(
         self, subject: str, payload: bytes, headers: dict[str, str], deadline: float
@@ -309,7 +326,13 @@ class Log:
         info = msgspec.json.decode(message.payload, type=_Info)
         if info.error is not None or info.state is None:
             raise Unavailable
+        HELD.labels(self._spec.name).set(info.state.bytes)
+        ROOM.labels(self._spec.name).set(info.config.max_bytes)
         return StreamState(epoch_of(info.created), info.state.last_seq)
+
+    def _timed(self, kind: str) -> AbstractContextManager[object]:
+        READS.labels(self._spec.name, kind).inc()
+        return READ_TIME.labels(kind).time()
 
     async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
         found = await self._raw(query)
@@ -317,7 +340,7 @@ class Log:
 
     async def _raw(self, query: dict[str, str | int]) -> _RawMessage | None:
         subject = f"$JS.API.STREAM.MSG.GET.{self._spec.name}"
-        with READS.labels(self._spec.name, "leader").time():
+        with self._timed("leader"):
             message = await self._bus.request(subject, msgspec.json.encode(query), timeout=READ_SECONDS)
         reply = msgspec.json.decode(message.payload, type=_RawReply)
         if reply.message is not None:
@@ -348,7 +371,7 @@ class Log:
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
             async with self._slot():
-                with READS.labels(self._spec.name, kind).time():
+                with self._timed(kind):
                     last = _is_last if payload else _any
                     answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
         finally:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "carillon"
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds in seconds, for everything that takes time."""
+COARSE: Final = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+"""The same for what has many series already: a gateway exports at most 600, whatever happens to it."""
 BEAT_SECONDS: Final = 0.5
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series, unread
@@ -48,6 +50,18 @@ def histogram(
     return Histogram(name, text, labels, namespace=NAMESPACE, registry=registry, buckets=buckets)
 
 
+def total(metric: Counter | Gauge | Histogram, suffix: str) -> list[tuple[dict[str, str], float]]:
+    """The labels and values of a metric's own samples whose names end in `suffix` ("_total", "_sum", ...); an
+    empty one stands for the name itself.
+    """
+    return [
+        (sample.labels, sample.value)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name == family.name + suffix
+    ]
+
+
 def render(accept_header: str | None, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
     """All metrics and their content type: OpenMetrics 1.0 if the Accept header names it, else plain text."""
     # Not choose_encoder: it raises on a version that is no number.
@@ -58,6 +72,7 @@ def render(accept_header: str | None, registry: CollectorRegistry = REGISTRY) ->
     return prometheus_client.generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
+INFO: Final = gauge("info", "1, with what this process is.", ["component", "version"])
 LAG: Final = gauge("event_loop_lag_seconds", "How late the event loop ran its last beat.")
 LAGS: Final = histogram("event_loop_beat_lag_seconds", "How late the event loop ran each of its beats.")
 

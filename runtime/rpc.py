@@ -12,6 +12,7 @@ import asyncio
 import datetime as dt
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import (
     BadSubject,
     ConnectionLost,
@@ -40,7 +42,7 @@ from runtime.errors import (
     Overloaded,
 )
 from runtime.logs import accept_request_id, bind_request_id, current_request_id
-from runtime.metrics import counter, gauge, histogram
+from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -65,10 +67,14 @@ DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
 VERSION: Final = "0.1.0"
 
-SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["service", "method", "code"])
-IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["service"])
-REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["service"])
-CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["service", "method", "code"])
+# Not `service`: Prometheus has a label of that name for what it scrapes, and would rename ours.
+SERVED = histogram("rpc_served_seconds", "Time to serve a request", ["component", "method"], COARSE)
+ANSWERS = counter("rpc_answers", "Requests served, by answer", ["component", "code"])
+IN_FLIGHT = gauge("rpc_in_flight", "Requests being served", ["component"])
+REFUSED = counter("rpc_overloaded", "Requests refused because too many were being served", ["component"])
+CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["component"], COARSE)
+CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["component", "outcome"])
+NOT_OK = counter("rpc_calls_not_ok", "Calls that were refused or failed, by code", ["code"])
 
 
 class Method(Generic[In, Out]):
@@ -108,10 +114,21 @@ class RpcServer:
     """Serves the methods of one service on one bus; any number of replicas share the work by queue group."""
 
     def __init__(
-        self, bus: Bus, service: str, methods: Iterable[Method[Any, Any]], *, concurrency: int = 256
+        self,
+        bus: Bus,
+        service: str,
+        methods: Iterable[Method[Any, Any]],
+        *,
+        concurrency: int = 256,
+        address: Callable[[str], str] | None = None,
     ) -> None:
+        """`address` gives each method's subject where every replica has its own, or all answer: then there is
+        no queue group.
+        """
         self._bus = bus
         self._service = service
+        self._address = address or partial(subjects.rpc, service)
+        self._queue = "" if address else service
         self._methods = {method.name: method for method in methods}
         self._concurrency = concurrency
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,9 +140,9 @@ class RpcServer:
     def start(self) -> None:
         """Subscribe; requests are answered as soon as the bus is connected."""
         for method in self._methods.values():
-            subject = subjects.rpc(self._service, method.name)
+            subject = self._address(method.name)
             self._subscriptions.append(
-                self._bus.subscribe(subject, self._receiver(method), queue=self._service)
+                self._bus.subscribe(subject, self._receiver(method), queue=self._queue)
             )
         for verb, answer in (
             (ServiceVerb.PING, self._ping),
@@ -170,10 +187,14 @@ class RpcServer:
     ) -> None:
         began = time.perf_counter_ns()
         request_id = wire.value(headers, names.REQUEST_ID.encode()) or b""
-        with bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""):
+        with (
+            bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""),
+            tracing.served(f"{self._service}.{method.name}", "server", headers),
+        ):
             code = await self._answer(method, reply, payload, headers)
         spent = time.perf_counter_ns() - began
-        SERVED.labels(self._service, method.name, code).observe(spent / 1e9)
+        SERVED.labels(self._service, method.name).observe(spent / 1e9)
+        ANSWERS.labels(self._service, code).inc()
         self._count(method.name, code, spent)
 
     def _count(self, name: str, code: str, spent: int) -> None:
@@ -221,7 +242,7 @@ class RpcServer:
 
     def _info(self) -> dict[str, Any]:
         endpoints = [
-            EndpointInfo(name=name, subject=subjects.rpc(self._service, name), queue_group=self._service)
+            EndpointInfo(name=name, subject=self._address(name), queue_group=self._queue)
             for name in self._methods
         ]
         info = ServiceInfo(
@@ -237,8 +258,8 @@ class RpcServer:
         endpoints = [
             EndpointStats(
                 name=name,
-                subject=subjects.rpc(self._service, name),
-                queue_group=self._service,
+                subject=self._address(name),
+                queue_group=self._queue,
                 num_requests=stats.requests,
                 num_errors=stats.errors,
                 last_error=stats.last_error,
@@ -275,18 +296,21 @@ async def call(
     reply: type[Out],
     *,
     timeout: float,  # noqa: ASYNC109
+    subject: str = "",
 ) -> Out:
     """Ask a service and return its typed answer within `timeout` seconds.
 
     The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the
     connection broke, nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's
-    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel.
+    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel. `subject`
+    is given where the service has no queue group.
     """
     began = time.perf_counter()
     code = "ok"
     try:
         payload = msgspec.json.encode(request)
-        message = await _attempts(bus, subjects.rpc(service, method), payload, began + timeout)
+        with tracing.span(f"{service}.{method}", "client"):
+            message = await _attempts(bus, subject or subjects.rpc(service, method), payload, began + timeout)
         return msgspec.json.decode(message, type=reply)
     except Refusal as refusal:
         code = refusal.code
@@ -296,7 +320,17 @@ async def call(
         log.exception("rpc_reply_unreadable", service=service, method=method)
         raise Refusal("internal") from None
     finally:
-        CALLED.labels(service, method, code).observe(time.perf_counter() - began)
+        CALLED.labels(service).observe(time.perf_counter() - began)
+        CALLS.labels(service, outcome_of(code)).inc()
+        if code != "ok":
+            NOT_OK.labels(code).inc()
+
+
+def outcome_of(code: str) -> str:
+    """A code in one word, for metrics that have no place for all codes."""
+    if code == "ok":
+        return "ok"
+    return "refused" if CATALOGUE[code].status < 500 else "failed"
 
 
 async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> bytes:
@@ -317,7 +351,7 @@ async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> 
 
 
 async def _attempt(bus: Bus, subject: str, payload: bytes, left: float) -> bytes:
-    headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1))}
+    headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1)), **tracing.headers()}
     request_id = current_request_id()
     if request_id:
         headers[names.REQUEST_ID] = request_id

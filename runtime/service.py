@@ -21,11 +21,12 @@ import structlog
 import uvloop
 
 from proto.errors import Refusal
-from runtime import logs
+from runtime import logs, tracing
 from runtime.bus import Bus
 from runtime.health import Readiness, internal_app
 from runtime.http import ListenFailed, Server
-from runtime.metrics import LoopLag, gauge
+from runtime.metrics import INFO, LoopLag, gauge
+from runtime.rpc import VERSION
 from runtime.settings import ProcessSettings, SettingsError, describe, load, unknown
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ DEAF_BEATS: Final = 3
 """Beats that may fail on a connection that says it is up, before it is made anew."""
 STOP_SECONDS: Final = 5.0
 
-READY = gauge("ready", "1 while the process may get traffic", [])
+READY = gauge("ready", "1 while the process may get traffic", ["component"])
 
 
 class Service(msgspec.Struct, Generic[S], frozen=True):
@@ -86,7 +87,7 @@ class Process(Generic[S]):
         while True:
             answers = await asyncio.gather(*(_beats(bus) for bus in self._buses))
             self.readiness.observe(all(answers), time.monotonic())
-            READY.set(self.readiness.ready(time.monotonic()))
+            READY.labels(self.name).set(self.readiness.ready(time.monotonic()))
             for bus, answered in zip(self._buses, answers, strict=True):
                 deaf[bus] = 0 if answered or not bus.connected else deaf[bus] + 1
                 if deaf[bus] >= DEAF_BEATS:
@@ -125,13 +126,22 @@ def run(service: Service[Any]) -> None:
         fmt=settings.log_format,
         stream=sys.stdout,
     )
+    try:
+        tracing.configure(service.name, instance, settings.trace_share)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
     log.info("starting", settings=describe(settings), unknown=unknown(service.settings, os.environ))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_run(service, Process(service.name, settings, instance))))
+        code = runner.run(_run(service, Process(service.name, settings, instance)))
+    tracing.close()
+    sys.exit(code)
 
 
 async def _run(service: Service[Any], process: Process[Any]) -> int:
     _listen_to_signals(process)
+    INFO.labels(process.name, VERSION).set(1)
+    READY.labels(process.name).set(0)
     try:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(process.close)
@@ -143,7 +153,7 @@ async def _run(service: Service[Any], process: Process[Any]) -> int:
             log.info("started", internal_port=process.internal_port)
             await process.stopping.wait()
             process.readiness.drain()
-            READY.set(0)
+            READY.labels(process.name).set(0)
             log.info("draining")
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")

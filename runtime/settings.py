@@ -82,6 +82,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format            json = one object per line; console = for human eyes
     stream_replicas       copies of each stream, 1 to 5; 1 = a single NATS server
     drain_seconds         how long the goodbye to clients is spread; 0 = everybody at once
+    trace_share           share of requests that are traced, 0 to 1; 0 = none, and OpenTelemetry is not needed
     """
 
     nats_url: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("nats://127.0.0.1:4222",)
@@ -95,6 +96,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "console"] = "json"
     stream_replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    trace_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
     def faults(self) -> Iterable[str]:
         """What is wrong between fields, a line each. A subclass yields from super().faults() first."""

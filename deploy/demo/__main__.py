@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,7 +38,7 @@ from deploy.demo.session import session_from
 from runtime.http import ListenFailed, Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from deploy.demo.plan import Ports, Role
     from deploy.demo.session import Session
@@ -48,12 +49,19 @@ FOLLOW_AGAIN_SECONDS: Final = 0.1
 FOLDER: Final = "CARILLON_DEMO_FOLDER"
 
 
-async def main(began: float) -> int:
-    """Run until asked to end. `began` is a monotonic time. Exit code 1: something could not be started."""
+Tell = Callable[[dict[str, object], str], None]
+"""Takes what runs where, as data and as text."""
+
+
+async def main(began: float, tell: Tell | None = None) -> int:
+    """Run until asked to end. `began` is a monotonic time. Exit code 1: something could not be started.
+
+    `tell`, if given, is told once what runs where, instead of printing it.
+    """
     place = _place()
     try:
         with folder.claimed(place):
-            await _run(place, began)
+            await _run(place, began, tell)
     except StartFailed as error:
         say(f"The demo cannot run: {error}", sys.stderr)
         return 1
@@ -64,7 +72,7 @@ def _place() -> Path:
     return Path(os.environ.get(FOLDER) or ROOT / ".demo").absolute()
 
 
-async def _run(place: Path, began: float) -> None:
+async def _run(place: Path, began: float, tell: Tell | None) -> None:
     chosen = ports.choose(os.environ)
     keys = Secrets(secrets.token_urlsafe(48), secrets.token_urlsafe(24))
     crew = _crew(chosen, place, keys)
@@ -72,11 +80,12 @@ async def _run(place: Path, began: float) -> None:
     try:
         await _unless(stopping, crew.start)
         async with _controlled(crew, chosen, keys.control):
-            await _unless(stopping, lambda: _announce(crew, chosen, place, began, keys))
+            await _unless(stopping, lambda: _announce(crew, chosen, place, began, keys, tell))
             await _unless(stopping, crew.keep)
     finally:
         stopping.set()
-        say("\nStopping.")
+        if tell is None:
+            say("\nStopping.")
         await crew.stop()
 
 
@@ -145,7 +154,9 @@ async def _wait(stopping: asyncio.Event) -> None:
     await stopping.wait()
 
 
-async def _announce(crew: Crew, chosen: Ports, place: Path, began: float, keys: Secrets) -> None:
+async def _announce(
+    crew: Crew, chosen: Ports, place: Path, began: float, keys: Secrets, tell: Tell | None
+) -> None:
     spent: list[float] = []
 
     async def follow() -> None:
@@ -155,11 +166,17 @@ async def _announce(crew: Crew, chosen: Ports, place: Path, began: float, keys: 
     # Readiness wants its checks to succeed for a while; events flow before that.
     await together(crew.until_ready(), follow())
     fresh = _stream(chosen, await _session(chosen))
-    say(f"\nCarillon is running. First live event after {spent[0]:.1f} s.\n")
-    say(_instructions(crew, chosen, fresh, place / folder.LOGS))
     # For the README's own commands: somebody who may also write.
     claims = {"sub": "you", "scope": WRITER_SCOPE, "exp": time.time() + TOKEN_SECONDS}
-    say(f"\nURL={local(chosen.gateways[0])} TOKEN={jwt.encode(claims, keys.tokens, 'HS256')}")
+    token = jwt.encode(claims, keys.tokens, "HS256")
+    if tell is not None:
+        roles = [{"role": child.role.name, "url": child.role.url, "pid": child.pid} for child in crew]
+        url = local(chosen.gateways[0])
+        tell({"seconds": round(spent[0], 3), "url": url, "token": token, "roles": roles}, "")
+        return
+    say(f"\nCarillon is running. First live event after {spent[0]:.1f} s.\n")
+    say(_instructions(crew, chosen, fresh, place / folder.LOGS))
+    say(f"\nURL={local(chosen.gateways[0])} TOKEN={token}")
     say("\nCtrl-C stops everything.")
 
 

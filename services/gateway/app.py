@@ -28,7 +28,8 @@ from services.gateway.auth import Misconfigured
 from services.gateway.authenticator import Authenticator
 from services.gateway.channel_stream import ChannelStream
 from services.gateway.channels import Channels
-from services.gateway.connections import Connections
+from services.gateway.connections import DEADLINE, Connections
+from services.gateway.control import Control, Name, serve_control
 from services.gateway.desk import Desk
 from services.gateway.edge import edge_with
 from services.gateway.exchange import http_error
@@ -59,6 +60,7 @@ LINGER_SECONDS: Final = 2.0
 served.
 """
 REQUESTS_SECONDS: Final = 5.0
+CONTROL_SECONDS: Final = 1.0
 RESERVED_DESCRIPTORS: Final = 64
 
 
@@ -111,13 +113,21 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     await authenticator.start()
     for task in (*relay.start(), *rooms.start(), connections.start()):
         process.rests_on(task)
+    name = Name(process.instance, f"{process.instance}-{secrets.token_hex(4)}")
     rebalance = Rebalance(
-        calls,
-        connections,
-        instance=f"{process.instance}-{secrets.token_hex(4)}",
-        per_second=settings.rebalance_per_second,
+        calls, connections, instance=name.instance, per_second=settings.rebalance_per_second
     )
     rebalance.start()
+    control = Control(
+        name,
+        connections,
+        relays.values(),
+        rebalance,
+        drain_seconds=settings.drain_seconds,
+        leave=process.stopping.set,
+        leaving=process.stopping.is_set,
+    )
+    controls = serve_control(calls, control, name)
     server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake))
     log.info("serving", port=server.port, gateway=process.instance)
     try:
@@ -125,6 +135,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     finally:
         await rebalance.close()
         await _drain((order_stream, channel_stream, handshake), connections, settings.drain_seconds)
+        await controls.drain(CONTROL_SECONDS)
         await server.stop(REQUESTS_SECONDS)
         await desk.close(REQUESTS_SECONDS)
         await connections.close()
@@ -171,6 +182,7 @@ def _admission_limits(settings: GatewaySettings) -> AdmissionLimits:
 async def _drain(
     entrances: tuple[StreamRoute | Handshake, ...], connections: Connections, window: float
 ) -> None:
+    DEADLINE.set(time.time() + LINGER_SECONDS + window + REQUESTS_SECONDS)
     if len(connections) and window:
         await asyncio.sleep(min(LINGER_SECONDS, window / 2))
     for entrance in entrances:

@@ -7,14 +7,22 @@ import random
 import time
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from runtime.metrics import counter
+from runtime.metrics import counter, gauge
 from services.gateway.wheel import Wheel
 
 if TYPE_CHECKING:
+    from proto.errors import CloseCode
     from services.gateway.settings import GatewaySettings
 
 TICK: Final = 0.25
 BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings, deadlines", [])
+OPEN = gauge("gateway_connections", "Open connections", ["transport"])
+OPENED = counter("gateway_connections_opened", "Connections made", ["transport"])
+MOST = gauge("gateway_max_connections", "Connections that this gateway takes at most", [])
+GOODBYES = counter("gateway_goodbyes", "Connections that were told to come back, by reason", ["reason"])
+DEADLINE = gauge(
+    "gateway_drain_deadline_seconds", "When the drain should be over, in seconds since 1970; 0: no drain", []
+)
 
 Leave = Literal["drain", "rebalance"]
 
@@ -32,12 +40,21 @@ class Connection(Timed, Protocol):
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
 
+    def close(self, code: CloseCode) -> None:
+        """Say why, and end."""
+
+
+def medium_of(connection: object) -> str:
+    """What carries it, in a word; for metrics and lists."""
+    return str(getattr(connection, "medium", "other"))
+
 
 class Connections:
     """Owns the one timing wheel and the goodbyes."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.max_connections
+        MOST.set(self._limit)
         self._retry_ms = settings.sse_retry_ms
         self._max_age = settings.max_connection_seconds
         self._open: set[Connection] = set()
@@ -63,6 +80,14 @@ class Connections:
         """Whether one more would be too many."""
         return len(self._open) >= self._limit
 
+    def everybody(self) -> list[Connection]:
+        """All that are open, as they are now."""
+        return list(self._open)
+
+    def move(self, connection: Connection) -> None:
+        """Tell one to come back, to any gateway."""
+        self._goodbye(connection, "rebalance")
+
     def retry_ms(self) -> int:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
         return round(self._retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
@@ -70,6 +95,8 @@ class Connections:
     def add(self, connection: Connection, due: float) -> None:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
+        OPEN.labels(medium_of(connection)).inc()
+        OPENED.labels(medium_of(connection)).inc()
         self._wheel.add(connection, due)
         if self._max_age:
             # Of its own for each, so that those who came together do not leave together.
@@ -79,15 +106,17 @@ class Connections:
     def retire(self, connection: Connection) -> None:
         """It is old enough: it may come back, to any gateway."""
         if connection in self._open:
-            connection.goodbye("rebalance", self.retry_ms())
+            self._goodbye(connection, "rebalance")
 
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
         self._wheel.add(item, due)
 
     def gone(self, connection: Connection) -> None:
-        """It is over."""
-        self._open.discard(connection)
+        """It is over. Telling it twice is harmless."""
+        if connection in self._open:
+            self._open.remove(connection)
+            OPEN.labels(medium_of(connection)).dec()
 
     async def drain(self, window: float) -> None:
         """Say goodbye to everybody, in random order, spread evenly over `window` seconds.
@@ -97,23 +126,29 @@ class Connections:
         """
         leaving = list(self._open)
         random.shuffle(leaving)
+        told = set[Connection]()
         began = time.monotonic()
         try:
             for index, connection in enumerate(leaving):
                 ahead = began + window * index / len(leaving) - time.monotonic()
                 if ahead > 0.01:
                     await asyncio.sleep(ahead)
-                connection.goodbye("drain", self.retry_ms())
+                told.add(connection)
+                self._goodbye(connection, "drain")
         finally:
-            for connection in list(self._open):
-                connection.goodbye("drain", self.retry_ms())
+            for connection in self._open - told:
+                self._goodbye(connection, "drain")
 
     async def shed(self, count: int, per_second: float) -> None:
         """Send `count` connections, chosen at random, to other gateways, at most `per_second`."""
         leaving = random.sample(list(self._open), min(count, len(self._open)))
         for connection in leaving:
-            connection.goodbye("rebalance", self.retry_ms())
+            self._goodbye(connection, "rebalance")
             await asyncio.sleep(1 / per_second)
+
+    def _goodbye(self, connection: Connection, reason: Leave) -> None:
+        GOODBYES.labels(reason).inc()
+        connection.goodbye(reason, self.retry_ms())
 
     async def _tick(self) -> None:
         while True:

@@ -58,7 +58,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 log = structlog.get_logger(__name__)
 
-WORKS = counter("gateway_works", "What clients asked for, by kind and answer", ["kind", "code"])
+WORKS = counter("gateway_works", "What clients asked for: ok, refused or failed", ["kind", "outcome"])
+NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by code", ["code"])
 _works: Final = functools.cache(WORKS.labels)  # both are of closed sets
 
 
@@ -130,7 +131,7 @@ class Desk:
             code = "internal"
             log.exception("work_failed", kind=type(frame).__name__)
             client.send(error(Refusal("internal"), frame.id))
-        _works(type(frame).__name__, code).inc()
+        _count(type(frame).__name__, code)
 
     def authenticate(self, client: Client, token: str) -> bool:
         """The token that came with the request, before anything else; False if it has to be a work, because
@@ -147,7 +148,7 @@ class Desk:
                 return False
             self._identify(client, identity, None)
             code = "ok"
-        _works(Authenticate.__name__, code).inc()
+        _count(Authenticate.__name__, code)
         return True
 
     def see_off(self, task: asyncio.Task[None]) -> None:
@@ -287,6 +288,12 @@ class Desk:
     def _ack(self, client: Client, frame_id: str | None, **fields: Any) -> None:
         if frame_id is not None:
             client.send(Ack(id=frame_id, success=True, **fields))
+
+
+def _count(kind: str, code: str) -> None:
+    _works(kind, rpc.outcome_of(code)).inc()
+    if code != "ok":
+        NOT_OK.labels(code).inc()
 
 
 def _identity(client: Client) -> Identity:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from proto.errors import Refusal
 from proto.frames import ErrorBody
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
-from runtime.metrics import histogram
+from runtime.metrics import COARSE, counter, histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BODY_SECONDS: Final = 15.0
-REQUESTS = histogram("gateway_http_seconds", "Time to answer a plain HTTP request", ["route", "code"])
+SECONDS = histogram("gateway_http_seconds", "Time to answer a plain HTTP request", ["route"], COARSE)
+REQUESTS = counter("gateway_http_requests", "Plain HTTP requests by answer", ["code"])
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -52,7 +53,8 @@ def answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Re
         with bind_request_id(request_id):
             code, response = await _answer(endpoint, request)
         response.headers["x-request-id"] = request_id
-        REQUESTS.labels(route, code).observe(time.perf_counter() - began)
+        SECONDS.labels(route).observe(time.perf_counter() - began)
+        REQUESTS.labels(code).inc()
         return response
 
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,9 @@ SETTLE_SECONDS: Final = 6.0
 fleet.
 """
 
+ASKED_PER_SECOND: Final = 50.0
+"""When an operator asks a gateway that never does it by itself."""
+
 GATEWAYS = gauge("gateway_fleet", "Other gateways heard of", [])
 SHED = counter("gateway_shed", "Connections sent to other gateways", [])
 _decoder: Final = msgspec.json.Decoder(GatewayLoad)
@@ -41,6 +45,8 @@ class Rebalance:
         self._instance = instance
         self._per_second = per_second
         self._fleet = Fleet()
+        self._asked = 0
+        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -54,6 +60,15 @@ class Rebalance:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def ask(self, count: int | None) -> int:
+        """Soon send `count` connections away, or those that are too many now; returns how many."""
+        own = len(self._connections)
+        excess = self._fleet.excess(own, time.monotonic()) if count is None else count
+        wanted = min(excess, own)
+        self._asked += wanted
+        self._wake.set()
+        return wanted
+
     def _heard(self, _subject: bytes, _reply: bytes, payload: bytes, _headers: bytes | None) -> None:
         load = _decoder.decode(payload)
         if load.instance != self._instance:
@@ -64,19 +79,29 @@ class Rebalance:
         settled = time.monotonic() + SETTLE_SECONDS
         excess = 0
         while True:
-            await asyncio.sleep(REPORT_SECONDS)
+            await self._pause()
             self._report()
+            asked, self._asked = self._asked, 0
+            if asked:
+                await self._shed(asked)
+                continue
             now = time.monotonic()
             # Only what was too much last time as well: after a mass arrival reports differ by their age.
             before, excess = excess, self._fleet.excess(len(self._connections), now)
             if self._per_second and now > settled and min(before, excess):
                 await self._shed(min(before, excess, round(self._per_second * REPORT_SECONDS) or 1))
 
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._wake.wait()
+        self._wake.clear()
+
     async def _shed(self, count: int) -> None:
         log.info("shedding", connections=count, of=len(self._connections))
         SHED.inc(count)
         self._fleet.sent(count, time.monotonic())
-        await self._connections.shed(count, self._per_second)
+        await self._connections.shed(count, self._per_second or ASKED_PER_SECOND)
 
     def _report(self) -> None:
         load = GatewayLoad(instance=self._instance, connections=len(self._connections))

@@ -23,9 +23,10 @@ from proto import headers as names
 from proto.errors import Refusal
 from proto.frames import ResetReason
 from runtime import headers as wire
+from runtime import tracing
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
-from runtime.metrics import counter, gauge
+from runtime.metrics import counter, gauge, histogram
 from services.gateway.hub import Channel, Event, Offer
 from services.gateway.kinds import ORDER
 
@@ -62,6 +63,9 @@ UNREADABLE = counter("gateway_unreadable_messages", "Stored messages that could 
 FILLED = counter("gateway_gaps_filled", "Holes filled from the log", [])
 AUDITED = counter("gateway_audited_channels", "Channels checked against the log", [])
 RESUMES = counter("gateway_resumes", "Positions presented, by outcome", ["outcome"])
+LAG = histogram(
+    "gateway_delivery_lag_seconds", "From stored to written to sockets; one message of each flush", ["kind"]
+)
 
 
 _ACCEPTED: Final = LIVE.labels(Offer.ACCEPTED.name.lower())
@@ -99,6 +103,9 @@ class Relay:
         self._epoch_due = 0.0
         self._ready: dict[Channel, None] = {}
         self._accepted = 0
+        self._sample: bytes | None = None
+        self._lag = LAG.labels(kind.name)
+        self._span = f"deliver {kind.name}"
         self._dirty: dict[Channel, None] = {}
         self._young: dict[Channel, float] = {}
         self._audit_all = asyncio.Event()
@@ -337,7 +344,7 @@ class Relay:
             outcome = offer(event)
             if outcome is Offer.ACCEPTED:
                 self._accepted += 1
-                self._deliver(channel)
+                self._deliver(channel, headers)
             else:
                 self._not_accepted(channel, event, outcome)
 
@@ -359,18 +366,24 @@ class Relay:
         if seq is not None and seq > channel.tail:
             self._repair(channel)
 
-    def _deliver(self, channel: Channel) -> None:
+    def _deliver(self, channel: Channel, headers: bytes | None = None) -> None:
         # Everything that arrives in this turn of the loop leaves in one write per connection.
         if not self._ready:
+            self._sample = headers
             asyncio.get_running_loop().call_soon(self._flush)
         self._ready[channel] = None
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
-        DELIVERED.inc(sum([channel.fan_out() for channel in ready]))
-        # Once a turn: a metric for each message would cost as much as the rest.
+        sample, self._sample = self._sample, None
+        with tracing.served(self._span, "consumer", sample):
+            DELIVERED.inc(sum([channel.fan_out() for channel in ready]))
+        # Once a turn: metrics for each message would cost as much as the rest.
         accepted, self._accepted = self._accepted, 0
         _ACCEPTED.inc(accepted)
+        stored_at = wire.stored_at(sample)
+        if stored_at is not None:
+            self._lag.observe(max(0.0, time.time() - stored_at))
 
     # -- repair and audit ---------------------------------------------------------------
 

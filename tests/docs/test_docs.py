@@ -10,6 +10,10 @@ import msgspec
 import prometheus_client
 import pytest
 
+from carillon import exits
+from carillon.app import app as command_line
+from carillon.app import conns
+from carillon.settings import CliSettings
 from deploy.demo.__main__ import FOLDER
 from deploy.demo.ports import NATS_PORT, PORTS
 from proto.errors import CATALOGUE, CLOSE_CODES, Retry
@@ -44,6 +48,7 @@ HOSTS: Final = {
 """Where a document may point to; a new one is added on purpose."""
 
 DEMO_VARIABLES: Final = {PORTS, NATS_PORT, FOLDER}
+CLI_VARIABLES: Final = {"CARILLON_URL", "CARILLON_TOKEN"}
 
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://(?:[^\s/@`]*@)?([A-Za-z0-9.-]+)")
@@ -176,6 +181,27 @@ def test_every_variable_of_the_demo_is_in_the_readme() -> None:
     assert {row[0] for row in rows} == DEMO_VARIABLES
 
 
+def test_the_command_line_is_in_its_page() -> None:
+    """Every command, every variable of its own with its default, and every exit code, and no other."""
+    commands = {
+        (row[0].split()[0] if not row[0].startswith("conns") else " ".join(row[0].split()[:2]))
+        for row in table("docs/cli.md", "command", "what it does", "talks to")
+    }
+    variables = table("docs/cli.md", "command line variable", "default", "meaning")
+    fields = {variable(field.name): field for field in msgspec.structs.fields(CliSettings)}
+    ours = {each.name or each.callback.__name__ for each in command_line.registered_commands if each.callback}
+    codes = {int(row[0]) for row in table("docs/cli.md", "exit code", "meaning")}
+
+    assert commands == ours | {f"conns {each.name}" for each in conns.registered_commands}
+    assert {row[0]: row[1] for row in variables} == {
+        name: default_text(fields[name].default) for name in CLI_VARIABLES
+    }
+    assert fields.keys() - CLI_VARIABLES <= {
+        row[0] for row in table("README.md", "name", "default", "meaning")
+    }
+    assert codes == {exits.OK, exits.REFUSED, exits.USAGE, exits.UNREACHABLE}
+
+
 @pytest.mark.parametrize(
     ("header", "frames"),
     [(("client frame", "fields", "asks"), ClientFrame), (("server frame", "fields", "says"), ServerFrame)],
@@ -219,7 +245,8 @@ def test_an_example_of_a_frame_is_one() -> None:
 @pytest.mark.parametrize("page", OURS, ids=name_of)
 def test_a_variable_that_is_named_exists(page: Path) -> None:
     """No page speaks of a setting that nobody reads."""
-    known = {row[0] for row in table("README.md", "name", "default", "meaning")} | DEMO_VARIABLES
+    known = {row[0] for row in table("README.md", "name", "default", "meaning")}
+    known |= DEMO_VARIABLES | CLI_VARIABLES
 
     assert set(re.findall(r"\bCARILLON_[A-Z_]+\b", page.read_text())) <= known
 

@@ -45,7 +45,7 @@ async def test_all_resume_on_one_gateway_in_fifteen_seconds() -> None:
         await talkers.until_live(60)
         await crowd.until_live(120)
 
-        reads = refuge.labelled("carillon_log_read_seconds_count", BATCHES)
+        reads = refuge.labelled("carillon_log_reads_total", BATCHES)
         fleet.only([refuge.port])
         talking = asyncio.create_task(talk(talkers.sockets, 100, SEED))
         try:
@@ -59,7 +59,7 @@ async def test_all_resume_on_one_gateway_in_fifteen_seconds() -> None:
             talking.cancel()
             with suppress(asyncio.CancelledError):
                 await talking
-        reads = refuge.labelled("carillon_log_read_seconds_count", BATCHES) - reads
+        reads = refuge.labelled("carillon_log_reads_total", BATCHES) - reads
         resumes = [line for line in refuge.metrics().splitlines() if "gateway_resumes_total" in line]
         await talkers.until_silent()
         store = await read_back(stack.urls)

@@ -47,7 +47,8 @@ def test_a_pattern_is_made_of_words_and_parameters(row: Message) -> None:
 @each
 def test_only_a_request_is_answered(row: Message) -> None:
     """A request goes in, is answered, and its owner reads it; everything else goes out and is not."""
-    assert (row.reply is not None) == (row.direction is Direction.IN) == row.pattern.startswith("rpc.")
+    asked = row.pattern.startswith(("rpc.", "ctl."))
+    assert (row.reply is not None) == (row.direction is Direction.IN) == asked
     assert row.owner in (row.readers if row.direction is Direction.IN else row.publishers)
 
 
@@ -81,6 +82,8 @@ def test_a_live_message_is_the_stored_one(row: Message) -> None:
         (subjects.room_log("a.b"), "chat.log.<room>"),
         (subjects.room_policy(">"), "chat.policy.<room>"),
         (subjects.rpc("chat", "send"), "rpc.chat.send"),
+        (subjects.gateways_state(), "ctl.gateways.state"),
+        (subjects.gateway_control("gw.1", "drain"), "ctl.gateway.<gateway>.drain"),
     ],
 )
 def test_a_subject_matches_its_row_and_no_other(subject: str, pattern: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import proto
-from proto import chat, fleet, frames, orders, websocket
+from proto import chat, control, fleet, frames, orders, websocket
 from proto.errors import CATALOGUE, CLOSE_CODES, Refusal
 from proto.frames import ErrorBody, Reconnect, Reset, StatusUpdate
 from proto.orders import OrderStatus
@@ -41,10 +41,10 @@ FILES: Final[dict[str, Vector]] = {
 }
 STRUCTS: Final = {
     kind.__name__: kind
-    for module in (orders, chat, fleet, frames, websocket)
+    for module in (orders, chat, control, fleet, frames, websocket)
     for kind in public_structs(module)
 }
-TYPED: Final = ("commands", "events", "frames")
+TYPED: Final = ("commands", "control", "events", "frames")
 
 
 def each(file: str, section: str) -> pytest.MarkDecorator:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import headers as names
-from runtime.headers import BadHeader, description, encode, number, status, value
+from runtime.headers import BadHeader, description, encode, number, status, stored_at, value
 
 NAMES = st.from_regex(r"[A-Za-z0-9-]{1,20}", fullmatch=True)
 VALUES = st.text(alphabet=st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
@@ -135,3 +135,19 @@ def test_any_bytes_are_survived(block: bytes) -> None:
         number(damaged, b"X")
         status(damaged)
         description(damaged)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (b"1970-01-01T00:00:01.5Z", 1.5),
+        (b"1970-01-01T00:00:02.123456789Z", 2.123456),
+        (b"yesterday", None),
+        (b"\xff", None),
+    ],
+)
+def test_the_time_of_a_stored_message(text: bytes, seconds: float | None) -> None:
+    """JetStream tells nanoseconds; what is no time counts as none."""
+    assert stored_at(b"NATS/1.0\r\nNats-Time-Stamp: " + text + b"\r\n\r\n") == seconds
+    assert stored_at(b"NATS/1.0\r\n\r\n") is None
+    assert stored_at(None) is None

@@ -206,19 +206,19 @@ async def test_a_slow_handler_does_not_delay_others(nats: NatsServer) -> None:
 async def test_concurrency_is_bounded(nats: NatsServer) -> None:
     """One more than the bound is refused at once, by name and counted; then there is room again."""
     desk = Desk()
-    before = metric("rpc_overloaded_total", service="bounded")
+    before = metric("rpc_overloaded_total", component="bounded")
     async with connected_bus(nats.url) as bus, serving(bus, "bounded", concurrency=3, say=desk):
         busy = [asyncio.create_task(ask(bus, "bounded")) for _ in range(3)]
         await until(lambda: len(desk.asked) == 3, what="three requests")
         with pytest.raises(Refusal) as caught:
             await ask(bus, "bounded")
         assert caught.value.code == "overloaded"
-        assert metric("rpc_overloaded_total", service="bounded") - before == 1
+        assert metric("rpc_overloaded_total", component="bounded") - before == 1
         desk.open.set()
         await asyncio.gather(*busy)
 
         assert await ask(bus, "bounded") == "HI"
-        assert metric("rpc_in_flight", service="bounded") == 0
+        assert metric("rpc_in_flight", component="bounded") == 0
 
 
 async def test_a_handler_ends_when_its_caller_waits_no_longer(nats: NatsServer) -> None:

@@ -17,6 +17,7 @@ from services.gateway import codecs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto.errors import CloseCode
     from proto.frames import ResetReason
     from services.gateway.connections import Leave
     from services.gateway.hub import Channel, Codec, Event
@@ -45,6 +46,8 @@ class EventStream(asyncio.Protocol):
         "_outbox_bytes",
         "transport",
     )
+
+    medium = "sse"
 
     def __init__(
         self,
@@ -94,6 +97,10 @@ class EventStream(asyncio.Protocol):
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
         self.end(reason, codecs.reconnect(Reconnect(reason=reason, retry_ms=retry_ms)))
+
+    def close(self, code: CloseCode) -> None:
+        """End: an event stream has no close code."""
+        self.end(code.name)
 
     def end(self, reason: str, data: bytes = b"") -> None:
         """Write `data`, close the body properly and the connection with it. Ending twice is harmless."""

@@ -109,6 +109,8 @@ class WebSocket(asyncio.Protocol):
         "transport",
     )
 
+    medium = "websocket"
+
     def __init__(self, keep: Keep, gone: Callable[[WebSocket], None], now: Callable[[], float]) -> None:
         self.transport: asyncio.Transport | None = None
         self._keep = keep

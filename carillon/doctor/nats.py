@@ -1,0 +1,130 @@
+"""NATS as it is from here: reachable, recent, in time, its rights and its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from carillon.doctor import rights, streams
+from carillon.doctor.finding import Finding, fault, ok, skipped
+from proto.errors import Refusal
+from proto.permissions import WHO_AM_I
+from proto.streams import STREAMS
+from runtime.bus import Bus
+from runtime.errors import NoResponders
+from runtime.settings import mask_userinfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.registry import Party
+    from proto.streams import StreamSpec
+    from runtime.settings import ProcessSettings
+
+OLDEST: Final = (2, 12)
+CONNECT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 3.0
+SKEW_SECONDS: Final = 1.0
+"""Less than a fifth of the leeway for tokens, and far more than a round trip."""
+
+
+class _Server(msgspec.Struct):
+    time: str = ""
+
+
+class _User(msgspec.Struct):
+    permissions: rights.Permissions | None = None
+
+
+class _Identity(msgspec.Struct):
+    server: _Server
+    data: _User
+
+
+async def examine(
+    settings: ProcessSettings, party: Party, replicas: int, wall: Callable[[], float]
+) -> list[Finding]:
+    """All findings, as `party`. `wall` gives seconds since 1970. Takes a few seconds at most."""
+    bus = Bus(settings, role="doctor", name="carillon")
+    await bus.start()
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await bus.until_connected()
+    except TimeoutError:
+        await bus.close()
+        return [_unreachable(settings)]
+    try:
+        found = [ok("nats", f"connected to {_servers(settings)}"), version(bus.server_version)]
+        found += await _identity(bus, party, wall)
+        return found + await _streams(bus, replicas)
+    finally:
+        await bus.close()
+
+
+def version(text: str) -> Finding:
+    """Whether a server's version is one that has all we use. Pure."""
+    numbers = text.split("-", maxsplit=1)[0].split(".")[:2]
+    known = tuple(int(number) for number in numbers if number.isdigit())
+    if known >= OLDEST:
+        return ok("version", f"nats-server {text}")
+    wanted = ".".join(map(str, OLDEST))
+    return fault(
+        "version", f"nats-server {text} is older than {wanted}", f"Upgrade NATS to {wanted} or later."
+    )
+
+
+def clock(server: float, before: float, after: float) -> Finding:
+    """Whether our clock and the server's agree, which told its time between `before` and `after`. Pure."""
+    away = max(before - server, server - after, 0.0)
+    if away <= SKEW_SECONDS:
+        return ok("clock", "agrees with that of NATS")
+    told = f"{away:,.1f} s {'ahead of' if before > server else 'behind'} that of NATS"
+    return fault("clock", f"this machine's clock is {told}", "Synchronise the clocks of all machines (NTP).")
+
+
+def _unreachable(settings: ProcessSettings) -> Finding:
+    return fault(
+        "nats",
+        f"no server accepts us at {_servers(settings)}",
+        "Is NATS up, is the address right, is our key among its users?",
+    )
+
+
+def _servers(settings: ProcessSettings) -> str:
+    return ", ".join(map(mask_userinfo, settings.nats_url))
+
+
+async def _identity(bus: Bus, party: Party, wall: Callable[[], float]) -> list[Finding]:
+    before = wall()
+    try:
+        message = await bus.request(WHO_AM_I, b"", timeout=ANSWER_SECONDS)
+        told = msgspec.json.decode(message.payload, type=_Identity)
+    except (Refusal, msgspec.MsgspecError):
+        lacking = fault(rights.CHECK, f"{party} may not ask {WHO_AM_I}, or hear the answer", rights.FIX)
+        return [lacking, skipped("clock", "NATS does not tell its time")]
+    after = wall()
+    server = dt.datetime.fromisoformat(told.server.time).timestamp()
+    return [clock(server, before, after), rights.judged(party, told.data.permissions)]
+
+
+async def _streams(bus: Bus, replicas: int) -> list[Finding]:
+    found: list[Finding] = []
+    for spec in STREAMS:
+        found += await _stream(bus, spec, replicas)
+    return found
+
+
+async def _stream(bus: Bus, spec: StreamSpec, replicas: int) -> list[Finding]:
+    check = f"stream {spec.name}"
+    try:
+        message = await bus.request(f"$JS.API.STREAM.INFO.{spec.name}", b"", timeout=ANSWER_SECONDS)
+    except NoResponders:
+        return [
+            fault(check, "JetStream is not enabled for this account", "Enable it in the NATS configuration.")
+        ]
+    except Refusal:
+        return [skipped(check, "no answer: we may not ask, or it has no leader")]
+    return streams.judged(spec, msgspec.json.decode(message.payload, type=streams.StreamInfo), replicas)

@@ -1,0 +1,1 @@
+"""Dashboards, alerts, their tests and runbooks."""

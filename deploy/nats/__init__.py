@@ -1,0 +1,1 @@
+"""NATS as Carillon wants it: accounts, least-privilege users, keys."""
