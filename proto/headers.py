@@ -18,6 +18,9 @@ NUDGE: Final = "Carillon-Nudge"
 ORIGIN: Final = "Carillon-Origin"
 """The session a message came from. It passes through republish, so that gateways can leave the sender out."""
 
+PART: Final = "Carillon-Part"
+"""On an answer in several messages: `<number>/<of how many>`, from 1."""
+
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 """ADR-32: a number, here the HTTP status of the catalogue's row."""
 
@@ -26,3 +29,5 @@ ERROR: Final = "Nats-Service-Error"
 
 MSG_ID: Final = "Nats-Msg-Id"
 EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+TTL: Final = "Nats-TTL"
+"""How long a stored message is kept, in whole seconds; its stream must allow it."""

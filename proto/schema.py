@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proto import chat, fleet, frames, orders, websocket
+from proto import chat, fleet, frames, orders, presence, websocket
 from proto.errors import CATALOGUE, CLOSE_CODES, Retry
 from proto.registry import MESSAGES, Message
 from proto.streams import STREAMS, StreamSpec
@@ -60,7 +60,9 @@ def public_structs(module: ModuleType) -> list[type[msgspec.Struct]]:
 def render() -> bytes:
     """The file's content: the same bytes whenever the wire is the same."""
     structs = [
-        struct for module in (orders, chat, fleet, frames, websocket) for struct in public_structs(module)
+        struct
+        for module in (orders, chat, presence, fleet, frames, websocket)
+        for struct in public_structs(module)
     ]
     _, components = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     schema = WireSchema(
