@@ -83,7 +83,9 @@ class Method(Generic[In, Out]):
     `Parts`.
     """
 
-    def __init__(self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out]]) -> None:
+    def __init__(
+        self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out | Parts[Out]]]
+    ) -> None:
         self.name = name
         self.handler = handler
         self._decoder = msgspec.json.Decoder(request)

@@ -68,7 +68,11 @@ async def loud(question: Question) -> Answer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    bus: Bus, service: str, *, concurrency: int = 256, **handlers: Callable[[Question], Awaitable[Answer]]
+    bus: Bus,
+    service: str,
+    *,
+    concurrency: int = 256,
+    **handlers: Callable[[Question], Awaitable[Answer | Parts[Answer]]],
 ) -> AsyncIterator[RpcServer]:
     """A replica, known to NATS."""
     methods = [Method(name, Question, handler) for name, handler in handlers.items()]
