@@ -52,6 +52,7 @@ ScopeName = Annotated[
         description="online, room:<id> or doc:<id>; an id has 1 to 128 bytes of UTF-8",
     ),
 ]
+Moment = Annotated[dt.datetime, Meta(tz=True)]
 HistoryPosition = Annotated[str, Meta(max_length=64, description="<epoch>-<seq>")]
 
 
@@ -78,11 +79,11 @@ class RosterMember(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     """
 
     user_id: UserId
-    since: dt.datetime
+    since: Moment
     name: str = ""
     devices: int = 1
     metadata: dict[str, Any] | None = None
-    told: dt.datetime | None = None
+    told: Moment | None = None
 
 
 class GatewayRoster(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -94,7 +95,7 @@ class GatewayRoster(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     empty list, stored with `Nats-TTL` of EMPTY_SECONDS. `at` is when it was so.
     """
 
-    at: dt.datetime
+    at: Moment
     members: tuple[RosterMember, ...] = ()
 
 
