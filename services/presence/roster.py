@@ -151,7 +151,8 @@ class Rosters:
 
     def scope(self, name: str) -> Scope:
         """A scope; an empty one of revision 0 if nothing is known of it."""
-        return self._scopes.get(name) or Scope(name)
+        found = self._scopes.get(name)
+        return found if found is not None else Scope(name)
 
     def scopes(self) -> list[str]:
         """The names of all scopes that anything is known of."""
