@@ -19,7 +19,9 @@ from proto.presence import MAX_PAGE, PresenceMember, ScopeName
 PROTOCOL_VERSION: Final = 1
 
 FrameId = Annotated[str, Meta(min_length=1, max_length=64)]
-ChannelName = Annotated[str, Meta(min_length=1, max_length=160, description="room:<id>, order:<id> or presence:<scope>")]
+ChannelName = Annotated[
+    str, Meta(min_length=1, max_length=160, description="room:<id>, order:<id> or presence:<scope>")
+]
 RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
 PositionText = Annotated[str, Meta(max_length=64)]
 ClientId = Annotated[
@@ -197,7 +199,9 @@ class UserName(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     name: str = ""
 
 
-class UserJoinedFrame(_Told, frozen=True, kw_only=True, tag="user_joined", rename="camel", omit_defaults=True):
+class UserJoinedFrame(
+    _Told, frozen=True, kw_only=True, tag="user_joined", rename="camel", omit_defaults=True
+):
     """Users whose first device joined the room; `user_id` and `name` too when it is one. `online_count` is
     how many there are now.
     """
@@ -219,7 +223,9 @@ class UserLeftFrame(_Told, frozen=True, kw_only=True, tag="user_left", rename="c
     name: str = ""
 
 
-class UserTypingFrame(_Told, frozen=True, kw_only=True, tag="user_typing", rename="camel", omit_defaults=True):
+class UserTypingFrame(
+    _Told, frozen=True, kw_only=True, tag="user_typing", rename="camel", omit_defaults=True
+):
     """Somebody began to type, or does not type any more."""
 
     user_id: str
@@ -229,6 +235,12 @@ class UserTypingFrame(_Told, frozen=True, kw_only=True, tag="user_typing", renam
     name: str = ""
 
 
+class PresentMember(PresenceMember, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A member as it is at this moment; whether it types and is suspect is not part of a diff."""
+
+    typing: bool = False
+
+
 class PresenceStateFrame(
     _Told, frozen=True, kw_only=True, tag="presence_state", rename="camel", omit_defaults=True
 ):
@@ -236,7 +248,7 @@ class PresenceStateFrame(
 
     scope: str
     revision: int
-    members: list[PresenceMember]
+    members: list[PresentMember]
     count: int
 
 
@@ -283,7 +295,7 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
     scope: str | None = None
     revision: int | None = None
     count: int | None = None
-    members: list[PresenceMember] | None = None
+    members: list[PresentMember] | None = None
 
 
 class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):

@@ -37,11 +37,13 @@ from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
+from services.gateway.presence.presence import Presence
 from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.transports.websocket import Keep
+from services.gateway.wire import JSON, MSGPACK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
+    from services.gateway.hub import Listener
     from services.gateway.stream_route import StreamRoute
 
 log = structlog.get_logger(__name__)
@@ -73,11 +76,24 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     admission = Admission(_admission_limits(settings), time.monotonic())
     relays: dict[str, Relay] = {}
     channels = Channels(relays, reads)
+
+    def author(session_id: str, channel: str) -> Listener | None:
+        return handshake.author(session_id, channel)  # made below: it rests on the desk, which rests on this
+
+    presence = Presence(
+        live,
+        calls,
+        settings,
+        gateway=process.instance,
+        author=author,
+        formats=(JSON, MSGPACK),
+    )
     desk = Desk(
         channels,
         calls,
         authenticator,
         admission,
+        presence,
         gateway=process.instance,
         timeout=settings.request_seconds,
     )
@@ -109,7 +125,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         origins,
     )
     await authenticator.start()
-    for task in (*relay.start(), *rooms.start(), connections.start()):
+    for task in (*relay.start(), *rooms.start(), *presence.start(), connections.start()):
         process.rests_on(task)
     rebalance = Rebalance(
         calls,
@@ -127,6 +143,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await _drain((order_stream, channel_stream, handshake), connections, settings.drain_seconds)
         await server.stop(REQUESTS_SECONDS)
         await connections.close()
+        await presence.close()
         await relay.close()
         await rooms.close()
         await authenticator.close()

@@ -20,8 +20,11 @@ from proto.websocket import (
     Pong,
     SendChatMessage,
     ServerFrame,
+    StartTyping,
+    StopTyping,
     Subscribe,
     Unsubscribe,
+    Who,
 )
 from services.gateway import access
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 ORDER: Final = "order"
 ROOM: Final = "room"
+PRESENCE: Final = "presence"
 STRIKES: Final = 10
 """Frames over the rate that are answered with an error before the connection is closed."""
 
@@ -69,12 +73,14 @@ Decision = Answer | Work | End
 class Session:
     """See the module's docstring. `channels` maps what is followed to whether it is live yet."""
 
-    __slots__ = ("_limits", "_strikes", "_tokens", "_updated", "channels", "id", "identity")
+    __slots__ = ("_limits", "_strikes", "_tokens", "_updated", "channels", "id", "identity", "present")
 
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
         self.id = session_id
         self.identity: Identity | None = None
         self.channels: dict[str, None] = {}
+        self.present = False
+        """Whether others are told that its user is there."""
         self._limits = limits
         self._tokens = limits.burst
         self._updated = now
@@ -125,6 +131,12 @@ class Session:
             case FetchHistory():
                 access.require_room(self.identity, frame.room_id)
                 return Work(frame, f"{ROOM}:{frame.room_id}")
+            case StartTyping() | StopTyping():
+                return Work(frame, self._keyboard(frame))
+            case Who():
+                inside = frame.scope in self.channels
+                access.require_scope(self.identity, frame.scope, inside=inside)
+                return Work(frame, frame.scope)
 
     def _new_channel(self, name: str, identity: Identity) -> str:
         kind, _, rest = name.partition(":")
@@ -133,14 +145,24 @@ class Session:
             access.order_id(rest)
         elif kind == ROOM and rest:
             access.require_room(identity, rest)
+        elif kind == PRESENCE:
+            access.require_scope(identity, rest, inside=rest in self.channels)
         else:
-            raise Refusal("invalid_request", "A channel is room:<id> or order:<id>.")
+            raise Refusal("invalid_request", "A channel is room:<id>, order:<id> or presence:<scope>.")
         return name
 
     def _followed(self, name: str) -> str:
         if name not in self.channels:
             raise Refusal("not_found", "This channel is not followed.")
         return name
+
+    def _keyboard(self, frame: StartTyping | StopTyping) -> str:
+        """The scope that is typed in, which must be followed."""
+        if frame.document_id is None:
+            return self._room(frame.room_id)
+        if frame.room_id is not None:
+            raise Refusal("invalid_request", "Say roomId or documentId, not both.")
+        return self._followed(f"{PRESENCE}:doc:{frame.document_id}").removeprefix(f"{PRESENCE}:")
 
     def _room(self, room_id: str | None) -> str:
         if room_id is not None:

@@ -13,6 +13,7 @@ from proto.websocket import (
     PresenceDiffFrame,
     PresenceOccupancyFrame,
     PresenceStateFrame,
+    PresentMember,
     UserJoinedFrame,
     UserLeftFrame,
     UserName,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from services.gateway.hub import Channel, Listener
     from services.gateway.presence.typists import Typist
     from services.gateway.presence.watch import Change, Watch
+    from services.gateway.session import Session
     from services.gateway.wire import Format
 
 SAMPLE: Final = 20
@@ -39,13 +41,22 @@ ROOM: Final = "room:"
 Wish = Literal["events", "diffs", "none"]
 """How a client wants to be told about a room it follows."""
 
+Parting = Literal["left", "lost", "sent"]
+"""How a connection ended: on purpose, by accident, or because we sent it to another gateway."""
+
 
 class Client(Protocol):
-    """A connection, as an audience sees it."""
+    """A connection, as presence sees it."""
+
+    session: Session
 
     @property
     def format(self) -> Format:
         """How it wants its frames."""
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended, once it has."""
 
     def write(self, data: bytes) -> None:
         """Encoded frames, if it is still open."""
@@ -58,7 +69,7 @@ class State(NamedTuple):
     """Everybody in a scope as of a revision, as clients are shown them."""
 
     revision: int
-    members: list[PresenceMember]
+    members: list[PresentMember]
 
 
 class Bounds(NamedTuple):
@@ -152,18 +163,18 @@ class Audience:
         self._fresh.clear()
         self._tell_all(self._occupancy(watch))
 
-    def tell(self, change: Change) -> int:
-        """Joins and leaves to those who follow the room, the difference to those with a list. Returns how
-        many frames the busiest client got.
+    def tell(self, change: Change, *, lists: bool = True) -> int:
+        """Joins and leaves to those who follow the room, the difference to those with a list, unless they are
+        given everything. Returns how many frames the busiest client got.
         """
-        if self._listing:
+        if lists and self._listing:
             self._tell_lists(change)
         left = self._tell_left(change)
         joined = self._tell_joined(change)
         return max(left + joined, 1)
 
     def tell_typing(self, typist: Typist, typing: bool, own: Listener | None) -> None:
-        """Somebody began or stopped; `own` is the connection that it came from, which knows."""
+        """Somebody began or stopped; `own` is the listener of the session that it came from, which knows."""
         kind, _, rest = self.scope.partition(":")
         frame = UserTypingFrame(
             user_id=typist.user,
@@ -172,7 +183,7 @@ class Audience:
             room_id=rest if kind == "room" else "",
             document_id=rest if kind == "doc" else "",
         )
-        self._tell_all(frame, own)
+        self._tell_all(frame, own, typist.origin)
 
     # -- inside ---------------------------------------------------------------------------
 
@@ -181,7 +192,7 @@ class Audience:
             scope=self.scope,
             previous=change.previous,
             revision=change.revision,
-            count=change.count,
+            count=change.online,
             joined=change.joined,
             left=[member.user_id for member in change.left],
             updated=change.updated,
@@ -193,7 +204,7 @@ class Audience:
     def _tell_left(self, change: Change) -> int:
         if not change.left or self.channel is None:
             return 0
-        self._to_room(self._left(change.left, change.count), self._apart())
+        self._to_room(self._left(change.left, change.online), self._apart())
         return 1
 
     def _tell_joined(self, change: Change) -> int:
@@ -208,11 +219,11 @@ class Audience:
                 if listener is not None:
                     apart.add(listener)
                 if others:
-                    client.write(client.format.frame(self._joined(others, change.count)))
-        self._to_room(self._joined(change.joined, change.count), apart)
+                    client.write(client.format.frame(self._joined(others, change.online)))
+        self._to_room(self._joined(change.joined, change.online), apart)
         return 1
 
-    def _tell_all(self, frame: ServerFrame, own: Listener | None = None) -> None:
+    def _tell_all(self, frame: ServerFrame, own: Listener | None = None, origin: str = "") -> None:
         apart = {own} if own is not None else set()
         for client in self._silent:
             listener = client.follower(self.scope)
@@ -221,7 +232,7 @@ class Audience:
         self._to_room(frame, apart)
         encoded = _Encoded(frame)
         for client in list(self._listing):
-            if client.follower(self.scope) is None:
+            if client.follower(self.scope) is None and client.session.id != origin:
                 client.write(encoded.of(client.format))
 
     def _to_room(self, frame: ServerFrame, apart: set[Listener]) -> None:
@@ -278,3 +289,17 @@ class _Encoded:
 
 def _names(members: Iterable[PresenceMember]) -> list[UserName]:
     return [UserName(user_id=member.user_id, name=member.name) for member in members]
+
+
+def present(member: PresenceMember, *, typing: bool, suspect: bool) -> PresentMember:
+    """A member as it is at this moment."""
+    return PresentMember(
+        user_id=member.user_id,
+        name=member.name,
+        since=member.since,
+        devices=member.devices,
+        metadata=member.metadata,
+        gateways=member.gateways,
+        typing=typing,
+        suspect=suspect,
+    )

@@ -9,12 +9,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 import uvloop
 
 from proto import subjects
 from proto.errors import Refusal
-from proto.presence import LEASE_SECONDS
+from proto.presence import LEASE_SECONDS, RENEW_SECONDS, GatewayLease
 from proto.streams import PRESENCE_LEASES
 from runtime.bus import Bus
 from runtime.log import Log
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RENEW_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 5.0
@@ -55,6 +55,7 @@ class Lease:
         self._new_epoch = new_epoch
         self._on_epoch = on_epoch
         self._tenure = Tenure(new_epoch(), time.monotonic())
+        self._renewals = 0
         self._fenced = threading.Event()
         self._stop = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -129,8 +130,13 @@ class Lease:
         return True
 
     async def _renew(self, leases: Log, epoch: str) -> None:
-        await leases.put(
-            subjects.presence_lease(self._gateway, epoch), b"", ttl=LEASE_SECONDS, timeout=RENEW_SECONDS
+        self._renewals += 1
+        await leases.append(
+            subjects.presence_lease(self._gateway, epoch),
+            msgspec.json.encode(GatewayLease(gateway=self._gateway, epoch=epoch)),
+            message_id=f"{self._gateway}.{epoch}.{self._renewals}",
+            ttl=LEASE_SECONDS,
+            timeout=RENEW_SECONDS,
         )
 
     def _tell(self, epoch: str) -> None:

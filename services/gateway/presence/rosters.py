@@ -15,12 +15,13 @@ import structlog
 from proto import subjects
 from proto.errors import Refusal
 from proto.presence import EMPTY_SECONDS
-from runtime.errors import Unavailable, WrongSequence
+from runtime.errors import WrongSequence
 from runtime.metrics import counter, gauge
 from services.gateway.presence.blobs import encoded
+from services.gateway.presence.written import Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine
 
     from runtime.log import Log
     from services.gateway.presence.book import Book, PageId
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TICK: Final = 0.05
-"""Seconds between two writes of pages."""
+"""Seconds between two writes of a page."""
 LINGER_TICK: Final = 0.25
 WRITES_AT_ONCE: Final = 64
 WRITE_SECONDS: Final = 5.0
@@ -36,19 +37,32 @@ RETRY_SECONDS: Final = 0.25
 LAST_SECONDS: Final = 1.0
 
 WRITES = counter("gateway_roster_writes", "Pages written into the rosters, by outcome", ["outcome"])
-MEMBERS = gauge("gateway_presence_members", "Seats in this gateway's rosters", ["state"])
+MEMBERS = gauge("gateway_presence_members", "Users in this gateway's rosters, in all scopes", ["state"])
 
 
 class Rosters:
     """`gateway` is this gateway's name, `fence` asks for a new epoch. Nothing is written before `begin`."""
 
-    def __init__(self, book: Book, log: Log, *, gateway: str, fence: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        book: Book,
+        rosters: Log,
+        *,
+        gateway: str,
+        fence: Callable[[], None],
+        wall: Callable[[], int],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._book = book
-        self._log = log
+        self._log = rosters
         self._gateway = gateway
         self._fence = fence
+        self._wall = wall
+        self._now = now
         self._epoch = ""
-        self._written: dict[PageId, int] = {}
+        self._halted = True
+        self._written = Written()
+        self._writes = 0
         self._pending: dict[PageId, None] = {}
         self._busy: set[PageId] = set()
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
@@ -66,14 +80,13 @@ class Rosters:
 
     def begin(self, epoch: str) -> None:
         """Say everything under `epoch`; what was said under an earlier one is removed once that is done."""
-        before, old = self._epoch, dict(self._written)
-        self._epoch = epoch
-        self._written.clear()
-        self._pending.update(dict.fromkeys(self._book.pages()))
+        earlier, written = self._epoch, self._written
+        self._epoch, self._written, self._halted = epoch, Written(), False
+        self._pending = dict.fromkeys(self._book.pages())
         self._wake.set()
-        if before:
-            log.warning("presence_fenced", pages=len(old))
-            self._spawn(self._remove(before, old))
+        if earlier:
+            log.warning("presence_fenced", pages=len(written))
+            self._spawn(self._remove(earlier, written))
 
     def changed(self) -> None:
         """The book has changes."""
@@ -81,14 +94,12 @@ class Rosters:
 
     async def close(self) -> None:
         """Write what has changed, if that is quickly done, and stop. Nobody is removed: who left was removed
-        when they left, and everybody else comes back to another gateway or is gone when the lease is.
+        when they left, everybody else comes back to another gateway, or is gone when the lease is.
         """
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        if self._epoch:
-            self._take()
-            self._write_some()
+        self._write_some()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=LAST_SECONDS)
             for task in late:
@@ -101,22 +112,23 @@ class Rosters:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._take()
-            if self._epoch:
-                self._write_some()
+            self._write_some()
             await asyncio.sleep(TICK)
 
     async def _expire_for_ever(self) -> None:
         while True:
             await asyncio.sleep(LINGER_TICK)
-            if self._book.expire(time.monotonic()):
+            now = self._now()
+            if self._book.expire(now):
                 self._wake.set()
+            self._written.forget(now)
             MEMBERS.labels("lingering").set(self._book.lingering)
-
-    def _take(self) -> None:
-        self._pending.update(dict.fromkeys(self._book.take_changed()))
+            MEMBERS.labels("all").set(self._book.members)
 
     def _write_some(self) -> None:
+        self._pending.update(dict.fromkeys(self._book.take_changed()))
+        if self._halted:
+            return
         for page in [page for page in self._pending if page not in self._busy]:
             del self._pending[page]
             self._busy.add(page)
@@ -132,15 +144,17 @@ class Rosters:
                 self._wake.set()
 
     async def _write_once(self, page: PageId) -> None:
-        epoch, seats = self._epoch, self._book.page(page)
-        before = self._written.get(page)
-        if before is None and not seats:
+        epoch, written = self._epoch, self._written
+        seats = self._book.page(page)
+        if not seats and page not in written:
             return
+        blob, expected = encoded(seats, self._wall()), written.expected(page, self._now())
         try:
-            seq = await self._put(epoch, page, encoded(seats), before or 0, empty=not seats)
+            seq = await self._put(epoch, page, blob, expected, empty=not seats)
         except WrongSequence:
             WRITES.labels("fenced").inc()
             if epoch == self._epoch:
+                self._halted = True
                 self._fence()
         except Refusal as refusal:
             WRITES.labels(refusal.code).inc()
@@ -149,32 +163,31 @@ class Rosters:
             await asyncio.sleep(RETRY_SECONDS)
         else:
             WRITES.labels("ok").inc()
-            if epoch == self._epoch:
-                self._keep(page, seq, empty=not seats)
+            written.keep(page, seq, self._now(), empty=not seats)
 
-    def _keep(self, page: PageId, seq: int, *, empty: bool) -> None:
-        if empty and not self._book.page(page):
-            self._written[page] = seq  # TODO
-        else:
-            self._written[page] = seq
-
-    async def _remove(self, epoch: str, pages: Mapping[PageId, int]) -> None:
+    async def _remove(self, epoch: str, written: Written) -> None:
         """What was written under an earlier epoch, behind everything that is written under the new one."""
         while self._pending or self._busy:
             await asyncio.sleep(TICK)
-        for page, seq in pages.items():
+        for page, seq in written.pages():
             try:
-                await self._put(epoch, page, encoded({}), seq, empty=True)
+                await self._put(epoch, page, encoded({}, self._wall()), seq, empty=True)
             except WrongSequence:
                 continue  # somebody else removed it
-            except (Refusal, Unavailable):
+            except Refusal:
                 return  # whoever sweeps behind dead gateways does it
 
-    async def _put(self, epoch: str, page: PageId, blob: bytes, expected: int, *, empty: bool) -> int:
-        subject = subjects.presence_roster(page.scope, self._gateway, epoch, page.number)
-        return await self._log.put(
-            subject, blob, expected=expected, ttl=EMPTY_SECONDS if empty else None, timeout=WRITE_SECONDS
+    async def _put(self, epoch: str, page: PageId, blob: bytes, expected: int | None, *, empty: bool) -> int:
+        self._writes += 1
+        appended = await self._log.append(
+            subjects.presence_roster(page.scope, self._gateway, epoch, str(page.number)),
+            blob,
+            message_id=f"{self._gateway}.{epoch}.{self._writes}",
+            expected=expected,
+            ttl=EMPTY_SECONDS if empty else None,
+            timeout=WRITE_SECONDS,
         )
+        return appended.seq
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

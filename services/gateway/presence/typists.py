@@ -23,13 +23,15 @@ class Typist(NamedTuple):
     scope: str
     user: str
     name: str = ""
+    origin: str = ""
+    """The session it came from, which knows."""
 
 
 class _Key:
-    __slots__ = ("name", "pressed", "said")
+    __slots__ = ("pressed", "said", "typist")
 
-    def __init__(self, name: str, pressed: float) -> None:
-        self.name = name
+    def __init__(self, typist: Typist, pressed: float) -> None:
+        self.typist = typist
         self.pressed = pressed
         self.said = pressed
 
@@ -46,29 +48,29 @@ class Keys:
         """A key of `typist`; True when the others are to be told at once."""
         key = self._keys.get(typist[:2])
         if key is not None:
-            key.pressed, key.name = now, typist.name
+            key.pressed, key.typist = now, typist
             if now - key.said < EVERY_SECONDS:
                 return False
             key.said = now
             return True
-        self._keys[typist[:2]] = _Key(typist.name, now)
+        self._keys[typist[:2]] = _Key(typist, now)
         return True
 
-    def stop(self, scope: str, user: str) -> bool:
-        """No more keys; True when the others believe that there are."""
-        return self._keys.pop((scope, user), None) is not None
+    def stop(self, scope: str, user: str) -> Typist | None:
+        """No more keys; who that was, if the others believe that there are."""
+        key = self._keys.pop((scope, user), None)
+        return None if key is None else key.typist
 
     def due(self, now: float) -> tuple[list[Typist], list[Typist]]:
         """Of whom to tell again that they type, and of whom that they do not any more; those are forgotten."""
         again, over = [], []
-        for (scope, user), key in list(self._keys.items()):
-            typist = Typist(scope, user, key.name)
+        for place, key in list(self._keys.items()):
             if now - key.pressed >= CLEAR_SECONDS:
-                del self._keys[scope, user]
-                over.append(typist)
+                del self._keys[place]
+                over.append(key.typist)
             elif key.pressed > key.said and now - key.said >= EVERY_SECONDS:
                 key.said = now
-                again.append(typist)
+                again.append(key.typist)
         return again, over
 
     def __len__(self) -> int:
@@ -79,14 +81,14 @@ class Typists:
     """Everybody's typing, in the scopes that somebody here follows."""
 
     def __init__(self) -> None:
-        self._until: dict[str, dict[str, tuple[float, str]]] = {}
+        self._until: dict[str, dict[str, tuple[float, Typist]]] = {}
 
     def heard(self, typist: Typist, now: float) -> bool:
         """They type; True when that is new to clients."""
         typing = self._until.setdefault(typist.scope, {})
         known = typist.user in typing
         if known or len(typing) < MOST_AT_ONCE:
-            typing[typist.user] = (now + CLEAR_SECONDS + PATIENCE, typist.name)
+            typing[typist.user] = (now + CLEAR_SECONDS + PATIENCE, typist)
             return not known
         return False
 
@@ -96,24 +98,24 @@ class Typists:
         known = typing.pop(user, None)
         if not typing:
             self._until.pop(scope, None)
-        return None if known is None else Typist(scope, user, known[1])
+        return None if known is None else known[1]
 
     def expire(self, now: float) -> list[Typist]:
         """Those of whom nothing was heard for too long."""
         over = [
-            Typist(scope, user, name)
-            for scope, typing in self._until.items()
-            for user, (until, name) in typing.items()
-            if until <= now
+            typist for typing in self._until.values() for until, typist in typing.values() if until <= now
         ]
         for typist in over:
             self.stopped(typist.scope, typist.user)
         return over
 
-    def of(self, scope: str) -> set[str]:
+    def of(self, scope: str) -> frozenset[str]:
         """Who types in `scope`."""
-        return set(self._until.get(scope, ()))
+        return frozenset(self._until.get(scope, ()))
 
     def forget(self, scope: str) -> None:
         """Nobody here follows it any more."""
         self._until.pop(scope, None)
+
+    def __len__(self) -> int:
+        return len(self._until)

@@ -46,7 +46,7 @@ class Change(NamedTuple):
     left: list[PresenceMember]
     """As they were."""
     updated: list[PresenceMember]
-    count: int
+    online: int
 
 
 class Watch:
@@ -54,7 +54,18 @@ class Watch:
     `members` are then as they were last known.
     """
 
-    __slots__ = ("_before", "_held", "_told", "epoch", "known", "members", "needed", "revision", "scope", "weight")
+    __slots__ = (
+        "_before",
+        "_held",
+        "_told",
+        "epoch",
+        "known",
+        "members",
+        "needed",
+        "revision",
+        "scope",
+        "weight",
+    )
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -150,9 +161,7 @@ class Watch:
 
     def _fits(self, diff: PresenceDiff) -> bool:
         # A diff whose previous is its own revision says only how far the scope is.
-        return (
-            self.known and diff.epoch == self.epoch and diff.previous == self.revision < diff.revision
-        )
+        return self.known and diff.epoch == self.epoch and diff.previous == self.revision < diff.revision
 
     def _hold(self, diff: PresenceDiff) -> None:
         if len(self._held) >= MAX_HELD:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode as Rfc6455
 
 from proto.errors import CLOSE_CODES, Refusal
 from proto.websocket import Goodbye
 from services.gateway.transports.following import Following
-from services.gateway.transports.websocket import Keep, WebSocket
+from services.gateway.transports.websocket import CLOSED_BY_CLIENT, Keep, WebSocket
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
     from services.gateway.connections import Leave
     from services.gateway.desk import Desk
+    from services.gateway.presence.audience import Parting
     from services.gateway.session import Session, Work
     from services.gateway.transports.following import Follower
     from services.gateway.wire import WireFormat
+
+
+SENT_AWAY: Final = ("drain", "rebalance")
+"""Reasons for which a client is told to go on elsewhere."""
 
 
 class ClientSocket(WebSocket, Following):
@@ -53,6 +58,13 @@ class ClientSocket(WebSocket, Following):
     def raw_write(self) -> Callable[[bytes], None]:
         """The transport's own."""
         return self._out.write
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended."""
+        if self._ended == CLOSED_BY_CLIENT:
+            return "left"
+        return "sent" if self._ended in SENT_AWAY else "lost"
 
     def message(self, text: bool, data: bytes) -> None:
         """A frame of the client."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from services.gateway.auth import Identity
     from services.gateway.desk import Desk
     from services.gateway.hub import Channel, Codec, Event
+    from services.gateway.presence.audience import Parting
     from services.gateway.relay import Start
     from services.gateway.wire import Format
 
@@ -80,6 +81,11 @@ class Following:
     def raw_write(self) -> Callable[[bytes], None]:
         """What the fan-out calls."""
         raise NotImplementedError
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended, once it has."""
+        return "lost"
 
     def write(self, data: bytes) -> None:
         """Encoded frames, if it is still open."""
@@ -145,6 +151,7 @@ class Following:
         """The connection is gone: let go of every channel and of what was still to be done."""
         if self._task is not None:
             self._task.cancel()
+        self._desk.departed(self)
         for name in list(self._followers):
             self.unfollow(name)
 

@@ -164,7 +164,9 @@ def test_the_pages_are_what_happened(actions: Sequence[tuple[str, str, str]]) ->
             lingering.clear()
         for page in book.take_changed():
             written[page] = {user: seat.devices for user, seat in book.page(page).items()}
-        shown = {(page.scope, user): count for page, seats in written.items() for user, count in seats.items()}
+        shown = {
+            (page.scope, user): count for page, seats in written.items() for user, count in seats.items()
+        }
         there = {key: count for key, count in sockets.items() if count} | dict.fromkeys(lingering, 1)
         assert shown == there
         assert book.members == len(there)

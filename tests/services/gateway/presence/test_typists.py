@@ -45,8 +45,8 @@ def test_whoever_stopped_by_saying_so_is_forgotten() -> None:
     """The others are told once."""
     keys = Keys()
     keys.press(ALICE, 0.0)
-    assert keys.stop(ALICE.scope, ALICE.user)
-    assert not keys.stop(ALICE.scope, ALICE.user)
+    assert keys.stop(ALICE.scope, ALICE.user) == ALICE
+    assert keys.stop(ALICE.scope, ALICE.user) is None
     assert keys.due(9.0) == ([], [])
 
 

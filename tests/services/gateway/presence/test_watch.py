@@ -62,7 +62,7 @@ def test_a_diff_that_follows_is_accepted_and_told() -> None:
     change = watch.take()
     assert names(change) == ("b", "", "")
     assert change is not None
-    assert (change.previous, change.revision, change.count) == (5, 8, 2)
+    assert (change.previous, change.revision, change.online) == (5, 8, 2)
     assert watch.take() is None
 
 
@@ -169,7 +169,9 @@ def test_the_state_of_a_newcomer_is_what_the_others_were_told() -> None:
     assert [each.user_id for each in watch.as_told()] == ["b"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "take", "lost", "again"])), max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "take", "lost", "again"])), max_size=40)
+)
 def test_what_clients_are_told_adds_up_to_the_truth(steps: Sequence[tuple[str, str]]) -> None:
     """Whatever is lost or repeated on the way: a client that applies every change has the list, once the
     snapshot after a gap came.
