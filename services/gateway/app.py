@@ -38,6 +38,7 @@ from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
 from services.gateway.presence.presence import Presence
+from services.gateway.presence_api import PresenceApi
 from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.session import Limits
@@ -118,6 +119,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     app = _app(
         [
             *api.routes(),
+            *PresenceApi(calls, authenticator, settings).routes(),
             Route("/api/orders/{order_id}/stream", order_stream, methods=["GET"]),
             Route("/api/stream", channel_stream, methods=["GET"]),
             *page_routes(settings),

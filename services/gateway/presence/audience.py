@@ -137,7 +137,11 @@ class Audience:
     def weigh(self, watch: Watch) -> bool:
         """Whether the scope became too large for a list, or small enough again."""
         share = HYSTERESIS if self.counted else 1.0
-        large = watch.count > self._bounds.members * share or watch.weight > self._bounds.weight * share
+        large = (
+            watch.partial
+            or watch.count > self._bounds.members * share
+            or watch.weight > self._bounds.weight * share
+        )
         changed, self.counted = large != self.counted, large
         return changed
 

@@ -1,9 +1,9 @@
-"""Which users are where over this gateway's own connections: what it writes into its rosters. Pure: time is an
-argument.
+"""Which users are where over this gateway's own connections: what it writes into its rosters. Pure: time is
+an argument.
 
-A scope's members lie on pages, so that a join in a large room rewrites one page and not the room. A user stays
-on the page it came to. Somebody whose connection broke lingers: the others see nothing of it unless the time is
-over before the user is back.
+A scope's members lie on pages, so that a join in a large room rewrites one page and not the room. A user
+stays on the page it came to. Somebody whose connection broke lingers: the others see nothing of it unless the
+time is over before the user is back.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PAGE: Final = 128
 
 
 class Seat(msgspec.Struct, gc=False):
-    """One user in one scope. `sockets` is 0 while it lingers; `metadata` is JSON or empty, and given, as the name
-    was, at `told`.
+    """One user in one scope. `sockets` is 0 while it lingers; `metadata` is JSON or empty, and given, as the
+    name was, at `told`.
 
     There is one for each member of each scope, so it holds nothing that could be shared or left out.
     """

@@ -1,5 +1,5 @@
-"""Renews this gateway's lease from a thread of its own, over a connection of its own, so that neither a blocked
-event loop nor a busy connection can make a living gateway look dead.
+"""Renews this gateway's lease from a thread of its own, over a connection of its own, so that neither a
+blocked event loop nor a busy connection can make a living gateway look dead.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from services.gateway.presence.typists import Keys, Typist
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.bus import Bus
     from proto.websocket import PresentMember
+    from runtime.bus import Bus
     from services.gateway.auth import Identity
     from services.gateway.hub import Author, Channel
     from services.gateway.presence.audience import Client, Wish
@@ -140,7 +140,7 @@ class Presence:
                 self._patient_after = time.monotonic() + SULK_SECONDS
         if not scene.loaded.done() or scene.loaded.cancelled():
             return None
-        return scene.watch.count + (user not in scene.watch.members)
+        return scene.watch.count + (user not in scene.watch.members and not scene.watch.partial)
 
     def joined(
         self, client: Client, channel: Channel, wish: Wish, metadata: bytes | None, *, again: bool
@@ -213,7 +213,7 @@ class Presence:
     async def who(self, scope: str, after: str, limit: int) -> Page:
         """Some of the members. Raises Refusal."""
         scene = self._scenes.find(scope)
-        if scene is not None and scene.loaded.done():
+        if scene is not None and scene.loaded.done() and not scene.watch.partial:
             members = self._scenes.members(scene, after, limit + 1)
             return _page(scene.watch.revision, scene.watch.count, members[:limit], len(members) > limit)
         request = ListMembers(scope=scope, limit=limit, after=after)

@@ -1,7 +1,7 @@
 """Writes the book's pages into the rosters' stream: each page that changed, at most once a tick.
 
-Each write names the one before it. One that does not follow means that somebody took this gateway for dead and
-removed what it wrote; then everything is said again, under a new epoch.
+Each write names the one before it. One that does not follow means that somebody took this gateway for dead
+and removed what it wrote; then everything is said again, under a new epoch.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Rosters:
         self._busy: set[PageId] = set()
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
         self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: list[asyncio.Task[None]] = []
 
@@ -140,6 +141,7 @@ class Rosters:
                 await self._write_once(page)
         finally:
             self._busy.discard(page)
+            self._progress.set()
             if page in self._pending:
                 self._wake.set()
 
@@ -167,8 +169,13 @@ class Rosters:
 
     async def _remove(self, epoch: str, written: Written) -> None:
         """What was written under an earlier epoch, behind everything that is written under the new one."""
-        while self._pending or self._busy:
-            await asyncio.sleep(TICK)
+        said, waiting = self._written, list(self._book.pages())
+        while waiting and self._written is said:
+            if waiting[-1] in said or not self._book.page(waiting[-1]):
+                waiting.pop()
+            else:
+                self._progress.clear()
+                await self._progress.wait()
         for page, seq in written.pages():
             try:
                 await self._put(epoch, page, encoded({}, self._wall()), seq, empty=True)

@@ -1,8 +1,8 @@
 """The scopes that somebody here follows: kept as the presence service says they are, and told to clients.
 
-A scope is followed from the first client to the last: subscribe, then read a snapshot, then apply diffs. A hole
-that another replica's copy does not close shortly is closed by a new snapshot. A diff lost at the tail has no
-successor that would show it, so revisions are compared as well: after each connect, and all the time.
+A scope is followed from the first client to the last: subscribe, then read a snapshot, then apply diffs. A
+hole that another replica's copy does not close shortly is closed by a new snapshot. A diff lost at the tail
+has no successor that would show it, so revisions are compared as well: after each connect, and all the time.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from services.gateway.presence.watch import Offer, Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runtime.bus import Bus
-    from runtime.client import Subscription
     from proto.presence import PresenceMember
     from proto.websocket import PresentMember
+    from runtime.bus import Bus
+    from runtime.client import Subscription
     from services.gateway.hub import Author, Listener
     from services.gateway.presence.audience import Bounds, Client
     from services.gateway.wire import Format
@@ -102,8 +102,8 @@ class Scene:
 
 
 class Scenes:
-    """`live` carries the fan-in, `calls` the requests. `formats` are those of clients that follow rooms; at most
-    `most` scopes are followed at once.
+    """`live` carries the fan-in, `calls` the requests. `formats` are those of clients that follow rooms; at
+    most `most` scopes are followed at once.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class Scenes:
     # -- scopes ---------------------------------------------------------------------------
 
     def open(self, scope: str) -> Scene | None:
-        """The scene of a scope, followed from now on, until it is released and nobody needs it. None when there
-        are too many.
+        """The scene of a scope, followed from now on, until it is released and nobody needs it. None when
+        there are too many.
         """
         scene = self._scenes.get(scope)
         if scene is not None:
@@ -346,7 +346,7 @@ class Scenes:
             SNAPSHOTS.labels(refusal.code).inc()
             return False
         members = chain.from_iterable(part.members for part in parts)
-        good = scene.watch.load(parts[0].epoch, parts[0].revision, members)
+        good = scene.watch.load(parts[0].epoch, parts[0].revision, parts[0].count, members)
         SNAPSHOTS.labels("ok" if good else "old").inc()
         return good or scene.watch.known
 

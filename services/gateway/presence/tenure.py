@@ -1,7 +1,7 @@
 """Whether a gateway may go on saying that it lives, and under which name. Pure: time is an argument.
 
-Others take a gateway for dead once its lease has run out, and may remove what it wrote. So one whose lease may
-have run out never goes on under the old epoch: it takes a new one and says everything again.
+Others take a gateway for dead once its lease has run out, and may remove what it wrote. So one whose lease
+may have run out never goes on under the old epoch: it takes a new one and says everything again.
 """
 
 from __future__ import annotations

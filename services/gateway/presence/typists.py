@@ -1,5 +1,5 @@
-"""Who is typing: what this gateway tells the others about its own users, and what it knows of everybody. Pure:
-time is an argument.
+"""Who is typing: what this gateway tells the others about its own users, and what it knows of everybody.
+Pure: time is an argument.
 
 Every gateway clears for itself: whatever dies, nobody goes on typing for longer than CLEAR_SECONDS.
 """
@@ -37,8 +37,8 @@ class _Key:
 
 
 class Keys:
-    """Our own users' keys. Of a user that types without a pause the others are told once a second, so that they
-    do not clear by themselves, and then that it is over.
+    """Our own users' keys. Of a user that types without a pause the others are told once a second, so that
+    they do not clear by themselves, and then that it is over.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Keys:
         return None if key is None else key.typist
 
     def due(self, now: float) -> tuple[list[Typist], list[Typist]]:
-        """Of whom to tell again that they type, and of whom that they do not any more; those are forgotten."""
+        """Of whom to tell again that they type, and of whom that they do not any more, who are forgotten."""
         again, over = [], []
         for place, key in list(self._keys.items()):
             if now - key.pressed >= CLEAR_SECONDS:

@@ -1,10 +1,10 @@
 """One scope as this gateway knows it: a snapshot, then numbered diffs, and what of that clients were not told
 yet. Pure.
 
-Diffs come from the bus, at most once from each replica of the presence service; each names the revision before
-it, so a hole is seen as soon as something follows. A diff also says how many members there are, so a difference
-that no hole explains is seen as well. Clients are told what changed since they were told last, whether diffs or
-a new snapshot brought it.
+Diffs come from the bus, at most once from each replica of the presence service; each names the revision
+before it, so a hole is seen as soon as something follows. A diff also says how many members there are, so a
+difference that no hole explains is seen as well. Clients are told what changed since they were told last,
+whether diffs or a new snapshot brought it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from proto.presence import PresenceDiff, PresenceMember
 
 MAX_HELD: Final = 256
-"""Diffs kept behind a hole or while a snapshot is on its way. When full they are dropped, and the snapshot has
-to be newer than they were.
+"""Diffs kept behind a hole or while a snapshot is on its way. When full they are dropped, and the snapshot
+has to be newer than they were.
 """
 MEMBER_BYTES: Final = 130
 """Of a member in a frame, besides its names and metadata."""
@@ -50,12 +50,14 @@ class Change(NamedTuple):
 
 
 class Watch:
-    """See the module's docstring. `known` is False until a snapshot came, and again once the truth is in doubt;
-    `members` are then as they were last known.
+    """See the module's docstring. `known` is False until a snapshot came, and again once the truth is in
+    doubt; `members` are then as they were last known.
     """
 
     __slots__ = (
         "_before",
+        "_cap",
+        "_count",
         "_held",
         "_told",
         "epoch",
@@ -77,6 +79,8 @@ class Watch:
         """The least revision that a snapshot must have to be of use."""
         self.weight = 0
         """About how many bytes the members are in a frame."""
+        self._cap = 0
+        self._count = 0
         self._told = 0
         self._before: dict[str, PresenceMember | None] = {}
         self._held: list[PresenceDiff] = []
@@ -84,7 +88,14 @@ class Watch:
     @property
     def count(self) -> int:
         """Users in the scope."""
-        return len(self.members)
+        return self._count
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are more than a snapshot has: then `members` are some of them, and only the count is
+        kept.
+        """
+        return self._cap > 0
 
     @property
     def told(self) -> int:
@@ -94,7 +105,7 @@ class Watch:
     @property
     def changed(self) -> bool:
         """Whether there may be something to tell."""
-        return bool(self._before)
+        return bool(self._before) or (self.partial and self._told != self.revision)
 
     @property
     def behind(self) -> bool:
@@ -116,16 +127,19 @@ class Watch:
         """Hold back whatever comes until `load`."""
         self.known = False
 
-    def load(self, epoch: str, revision: int, members: Iterable[PresenceMember]) -> bool:
-        """A snapshot. False when it is too old, or what was held meanwhile does not follow: another one is
-        needed.
+    def load(self, epoch: str, revision: int, count: int, members: Iterable[PresenceMember]) -> bool:
+        """A snapshot, with some of `count` members or all. False when it is too old, or what was held
+        meanwhile does not follow: another one is needed.
         """
         if self.epoch in ("", epoch) and revision < max(self.needed, self.revision):
             return False
         if self.epoch == epoch:
             # Of another stream, whose snapshot would have come by now if it were the newer one.
             self._held = [diff for diff in self._held if diff.epoch == epoch]
-        self._replace({member.user_id: member for member in members})
+        # Who is suspect changes without a word, and is not kept.
+        self._replace({member.user_id: _plain(member) for member in members})
+        self._count = count
+        self._cap = len(self.members) if len(self.members) < count else 0
         self.epoch, self.revision, self.known, self.needed = epoch, revision, True, 0
         self._go_on()
         return not self.behind
@@ -143,6 +157,9 @@ class Watch:
     def take(self) -> Change | None:
         """What to tell clients now; None if nothing became different."""
         before, self._before = self._before, {}
+        if self.partial:
+            self._told = self.revision
+            return None
         joined, left, updated = [], [], []
         for user, was in before.items():
             now = self.members.get(user)
@@ -165,7 +182,7 @@ class Watch:
 
     def _hold(self, diff: PresenceDiff) -> None:
         if len(self._held) >= MAX_HELD:
-            self.needed = max(self.needed, max(held.revision for held in self._held))
+            self.needed = max(self.needed, *(held.revision for held in self._held))
             self._held.clear()
         self._held.append(diff)
 
@@ -179,9 +196,16 @@ class Watch:
             elif not (diff.epoch == self.epoch and diff.revision <= self.revision):
                 self._held.append(diff)
         if self._held:
-            self.needed = max(self.needed, max(diff.revision for diff in self._held))
+            self.needed = max(self.needed, *(diff.revision for diff in self._held))
 
     def _apply(self, diff: PresenceDiff) -> None:
+        if not self.partial:
+            self._change(diff)
+        self.revision, self._count = diff.revision, diff.count
+        if len(self.members) != diff.count if not self.partial else diff.count < self._cap:
+            self.known, self.needed = False, diff.revision
+
+    def _change(self, diff: PresenceDiff) -> None:
         for member in (*diff.joined, *diff.updated):
             self._note(member.user_id)
             self._forget(member.user_id)
@@ -190,9 +214,6 @@ class Watch:
         for gone in diff.left:
             self._note(gone.user_id)
             self._forget(gone.user_id)
-        self.revision = diff.revision
-        if len(self.members) != diff.count:
-            self.known, self.needed = False, diff.revision
 
     def _replace(self, members: Mapping[str, PresenceMember]) -> None:
         for user in {*self.members, *members}:
@@ -208,6 +229,10 @@ class Watch:
 
     def _note(self, user: str) -> None:
         self._before.setdefault(user, self.members.get(user))
+
+
+def _plain(member: PresenceMember) -> PresenceMember:
+    return msgspec.structs.replace(member, suspect=False) if member.suspect else member
 
 
 def _weight(member: PresenceMember) -> int:

@@ -1,5 +1,5 @@
-"""What a gateway has written under one epoch: page -> sequence, so that each write names the one before it. Pure:
-time is an argument.
+"""What a gateway has written under one epoch: page -> sequence, so that each write names the one before it.
+Pure: time is an argument.
 """
 
 from __future__ import annotations

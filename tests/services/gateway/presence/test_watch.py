@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from proto.presence import MemberLeft, PresenceDiff, PresenceMember
 from services.gateway.presence.watch import MAX_HELD, Offer, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from services.gateway.presence.watch import Change
 
@@ -38,10 +39,16 @@ def diff(previous: int, revision: int, count: int, joined: str = "", left: str =
     )
 
 
+def load(watch: Watch, revision: int, users: Iterable[str], epoch: str = "e") -> bool:
+    """A snapshot with all of `users`."""
+    members = list(map(member, users))
+    return watch.load(epoch, revision, len(members), members)
+
+
 def known(users: str = "", revision: int = 5) -> Watch:
     """A watch with a snapshot that clients have."""
     watch = Watch(SCOPE)
-    assert watch.load("e", revision, map(member, users))
+    assert load(watch, revision, users, "e")
     watch.begin()
     return watch
 
@@ -80,7 +87,7 @@ def test_a_missing_diff_is_noticed() -> None:
     assert watch.offer(diff(8, 9, 3, joined="c")) is Offer.HELD
     assert watch.behind
     assert watch.offer(diff(9, 11, 2, left="a")) is Offer.HELD
-    assert watch.load("e", 9, map(member, "abc"))
+    assert load(watch, 9, "abc", "e")
     assert names(watch.take()) == ("bc", "a", "")
 
 
@@ -98,8 +105,8 @@ def test_a_diff_may_say_only_how_far_the_scope_is() -> None:
     watch = known("a")
     assert watch.offer(diff(5, 5, 1)) is Offer.STALE
     assert watch.offer(diff(9, 9, 1)) is Offer.HELD
-    assert not watch.load("e", 8, map(member, "a"))
-    assert watch.load("e", 9, map(member, "b"))
+    assert not load(watch, 8, "a", "e")
+    assert load(watch, 9, "b", "e")
     assert names(watch.take()) == ("b", "a", "")
 
 
@@ -108,18 +115,18 @@ def test_a_wrong_number_of_members_is_noticed() -> None:
     watch = known("a")
     assert watch.offer(diff(5, 8, 7, joined="b")) is Offer.HELD
     assert not watch.known
-    assert not watch.load("e", 7, map(member, "a"))
-    assert watch.load("e", 8, map(member, "abcdefg"))
+    assert not load(watch, 7, "a", "e")
+    assert load(watch, 8, "abcdefg", "e")
 
 
 def test_a_snapshot_older_than_what_was_held_is_not_enough() -> None:
     """Another one is needed; an older one than what is known as well."""
     watch = Watch(SCOPE)
     watch.offer(diff(8, 9, 3, joined="c"))
-    assert not watch.load("e", 5, map(member, "a"))
-    assert watch.load("e", 9, map(member, "abc"))
+    assert not load(watch, 5, "a", "e")
+    assert load(watch, 9, "abc", "e")
     watch.doubt()
-    assert not watch.load("e", 8, map(member, "a"))
+    assert not load(watch, 8, "a", "e")
 
 
 def test_another_incarnation_of_the_stream_is_noticed() -> None:
@@ -127,7 +134,7 @@ def test_another_incarnation_of_the_stream_is_noticed() -> None:
     watch = known("a", revision=100)
     other = PresenceDiff(scope=SCOPE, epoch="f", previous=0, revision=3, count=1, joined=(member("b"),))
     assert watch.offer(other) is Offer.HELD
-    assert watch.load("f", 3, [member("b")])
+    assert load(watch, 3, "b", "f")
     assert names(watch.take()) == ("b", "a", "")
 
 
@@ -136,7 +143,7 @@ def test_a_straggler_of_an_earlier_incarnation_is_forgotten() -> None:
     watch = known("a")
     watch.offer(PresenceDiff(scope=SCOPE, epoch="d", previous=0, revision=99, count=1))
     assert watch.behind
-    assert watch.load("e", 5, [member("a")])
+    assert load(watch, 5, "a")
 
 
 def test_too_much_held_is_dropped_and_noticed() -> None:
@@ -144,8 +151,8 @@ def test_too_much_held_is_dropped_and_noticed() -> None:
     watch = Watch(SCOPE)
     for number in range(MAX_HELD + 1):
         watch.offer(diff(number, number + 1, 0))
-    assert not watch.load("e", 5, [])
-    assert watch.load("e", MAX_HELD + 1, [])
+    assert not load(watch, 5, "")
+    assert load(watch, MAX_HELD + 1, "")
 
 
 def test_who_came_and_left_between_two_tellings_is_not_told() -> None:
@@ -169,6 +176,31 @@ def test_the_state_of_a_newcomer_is_what_the_others_were_told() -> None:
     assert [each.user_id for each in watch.as_told()] == ["b"]
 
 
+def test_of_a_scope_too_large_for_a_snapshot_only_the_count_is_kept() -> None:
+    """Until there are few enough again."""
+    watch = Watch(SCOPE)
+    assert watch.load("e", 5, 4, map(member, "ab"))
+    watch.begin()
+    assert watch.partial
+    assert watch.offer(diff(5, 6, 5, joined="c")) is Offer.ACCEPTED
+    assert (watch.count, sorted(watch.members), watch.changed) == (5, ["a", "b"], True)
+    assert watch.take() is None
+    assert not watch.changed
+
+    assert watch.offer(diff(6, 7, 1, left="abcd")) is Offer.HELD
+    assert load(watch, 7, "e")
+    assert (watch.partial, watch.count) == (False, 1)
+
+
+def test_who_is_suspect_is_not_kept() -> None:
+    """A snapshot says so, a diff would never take it back."""
+    watch = known("a")
+    watch.doubt()
+    silent = msgspec.structs.replace(member("a"), suspect=True)
+    assert watch.load("e", 5, 1, [silent])
+    assert watch.take() is None
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "take", "lost", "again"])), max_size=40)
 )
@@ -188,7 +220,7 @@ def test_what_clients_are_told_adds_up_to_the_truth(steps: Sequence[tuple[str, s
         if what == "again":
             watch.offer(told)
         if watch.behind:
-            assert watch.load("e", revision, map(member, truth))
+            assert load(watch, revision, truth, "e")
         change = watch.take() if what == "take" else None
         if change is not None:
             assert change.previous == at
@@ -199,7 +231,7 @@ def test_what_clients_are_told_adds_up_to_the_truth(steps: Sequence[tuple[str, s
             assert client == set(watch.members)
     if revision != watch.revision:
         watch.doubt()
-        assert watch.load("e", revision, map(member, truth))
+        assert load(watch, revision, truth, "e")
     change = watch.take()
     for each in change.left if change else ():
         client.remove(each.user_id)
