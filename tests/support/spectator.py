@@ -48,7 +48,7 @@ class Spectator:
         self.updated: list[str] = []
         self.heard: list[PresenceDiff] = []
         self.snapshots = 0
-        self._behind = 0
+        self._behind = ("", 0)
         self._pending: list[PresenceDiff] = []
         self._chasing: asyncio.Task[None] | None = None
 
@@ -68,11 +68,6 @@ class Spectator:
     def users(self) -> list[str]:
         """Who is there."""
         return sorted(self.members)
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether nothing is known to be missing."""
-        return self._behind <= self.revision
 
     async def check(self) -> None:
         """What it made of diffs is what a fresh snapshot says."""
@@ -98,7 +93,7 @@ class Spectator:
             return
         if diff.previous != diff.revision:
             self._pending.append(diff)
-        self._behind = diff.revision
+        self._behind = diff.epoch, diff.revision
         if self._chasing is None or self._chasing.done():
             self._chasing = asyncio.create_task(self._chase())
 
@@ -116,9 +111,9 @@ class Spectator:
 
     async def _chase(self) -> None:
         await asyncio.sleep(GAP_SECONDS)
-        while self.revision < self._behind:
+        while self.epoch != self._behind[0] or self.revision < self._behind[1]:
             try:
-                await self._load(self._behind)
+                await self._load(self._behind[1])
             except Refusal:
                 await asyncio.sleep(GAP_SECONDS)
 
