@@ -189,6 +189,12 @@ class WsClient:
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
 
+    async def leave_politely(self) -> None:
+        """Close with 1000, and go once that is answered."""
+        self.write(close(1000))
+        await self.until_closed()
+        await self.leave()
+
     async def __aenter__(self) -> WsClient:
         return self
 
