@@ -150,7 +150,11 @@ class WsClient:
         if small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+        except BaseException:
+            sock.close()
+            raise
         limit = 1024 if small else 2**20
         self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=limit)
         self._writer.write(data)
