@@ -85,7 +85,8 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         live,
         calls,
         settings,
-        gateway=process.instance,
+        # Unique in the fleet, as a process id is not: the latest list of a name is what counts.
+        gateway=settings.gateway_id or f"{process.instance}-{secrets.token_hex(4)}",
         author=author,
         formats=(JSON, MSGPACK),
     )

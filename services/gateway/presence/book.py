@@ -8,6 +8,7 @@ time is over before the user is back.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -63,7 +64,8 @@ class Book:
         number, seat = self._find(scope, user)
         if seat is None:
             number = self._free_page(scope)
-            self._scopes[scope][number][user] = Seat(name, at, at, 1, metadata or b"")
+            seat = Seat(sys.intern(name), at, at, 1, metadata or b"")
+            self._scopes[scope][number][sys.intern(user)] = seat
             self._changed[PageId(scope, number)] = None
             return
         before = seat.devices

@@ -47,6 +47,7 @@ class Lease:
         settings: ProcessSettings,
         *,
         gateway: str,
+        grace: float,
         new_epoch: Callable[[], str],
         on_epoch: Callable[[str], None],
     ) -> None:
@@ -54,7 +55,7 @@ class Lease:
         self._gateway = gateway
         self._new_epoch = new_epoch
         self._on_epoch = on_epoch
-        self._tenure = Tenure(new_epoch(), time.monotonic())
+        self._tenure = Tenure(new_epoch(), grace, time.monotonic())
         self._renewals = 0
         self._fenced = threading.Event()
         self._stop = threading.Event()

@@ -79,7 +79,11 @@ class Presence:
         self._keys = Keys()
         self._patient_after = 0.0
         self._lease = Lease(
-            settings, gateway=gateway, new_epoch=lambda: secrets.token_hex(6), on_epoch=self._held
+            settings,
+            gateway=gateway,
+            grace=settings.presence_grace_seconds,
+            new_epoch=lambda: secrets.token_hex(6),
+            on_epoch=self._held,
         )
         self._rosters = Rosters(
             self._book, Log(calls, PRESENCE_ROSTERS), gateway=gateway, fence=self._lease.fence, wall=_wall

@@ -50,10 +50,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PATIENCE: Final = 0.05
+PATIENCE: Final = 0.1
 """How long a hole may wait for another replica's copy."""
 SNAPSHOTS_AT_ONCE: Final = 32
 SNAPSHOT_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 0.5
+"""In a cluster other servers learn of a subscription a little later, so a young scene is compared once more.
+"""
 AUDIT_SECONDS: Final = 10.0
 AUDIT_TICK: Final = 0.25
 TELL_TICK: Final = 0.01
@@ -126,6 +129,7 @@ class Scenes:
         self._now = now
         self._scenes: dict[str, Scene] = {}
         self._due: dict[Scene, None] = {}
+        self._young: dict[Scene, float] = {}
         self._typists = Typists()
         self._silences = Silences(now())
         self._slots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
@@ -186,6 +190,7 @@ class Scenes:
             return
         del self._scenes[scene.scope]
         self._due.pop(scene, None)
+        self._young.pop(scene, None)
         self._typists.forget(scene.scope)
         for subscription in scene.subscriptions:
             self._live.unsubscribe(subscription)
@@ -355,6 +360,7 @@ class Scenes:
             self._is_due(scene)
             return
         scene.loaded.set_result(None)
+        self._young[scene] = self._now() + SETTLE_SECONDS
         scene.watch.begin()
         scene.audience.weigh(scene.watch)
         scene.audience.tell_state(scene.watch, self._state(scene))
@@ -367,6 +373,7 @@ class Scenes:
                 if self._audit_all.is_set():
                     self._audit_all.clear()
                     await self._audit(list(self._scenes.values()))
+                await self._audit(self._grown_up())
                 sweep = sweep or list(self._scenes.values())
                 share = max(1, round(len(self._scenes) * AUDIT_TICK / AUDIT_SECONDS))
                 some, sweep = sweep[:share], sweep[share:]
@@ -376,6 +383,13 @@ class Scenes:
             except Refusal as refusal:
                 self._audit_all.set()
                 log.debug("presence_audit_postponed", code=refusal.code)
+
+    def _grown_up(self) -> list[Scene]:
+        now = self._now()
+        due = [scene for scene, at in self._young.items() if at <= now]
+        for scene in due:
+            del self._young[scene]
+        return due
 
     async def _audit(self, scenes: list[Scene]) -> None:
         for start in range(0, len(scenes), MAX_REVISIONS):

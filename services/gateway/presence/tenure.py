@@ -10,15 +10,20 @@ from typing import Final
 
 from proto.presence import LEASE_SECONDS
 
+MARGIN_SECONDS: Final = 2.0
+"""Before the grace is over: removing what a dead gateway wrote begins when it is."""
 STALLED_SECONDS: Final = 10.0
 """An event loop that did not beat for so long serves nobody: its members must not look alive."""
 
 
 class Tenure:
-    """One gateway's lease. `renewed` and `beat` are monotonic seconds."""
+    """One gateway's lease. Times are monotonic seconds; after `grace` of them without a renewal others remove
+    what it wrote.
+    """
 
-    def __init__(self, epoch: str, now: float) -> None:
+    def __init__(self, epoch: str, grace: float, now: float) -> None:
         self.epoch = epoch
+        self._patience = max(grace - MARGIN_SECONDS, LEASE_SECONDS)
         self.held = False
         self._renewed = now
         self._beat = now
@@ -37,8 +42,10 @@ class Tenure:
         self._renewed = sent
 
     def lapsed(self, now: float) -> bool:
-        """Whether others may have seen it run out."""
-        return self.held and now - self._renewed > LEASE_SECONDS
+        """Whether others may be about to take this gateway for dead. An election of the leases' leader is
+        shorter than the usual grace, and no reason to say everything again.
+        """
+        return self.held and now - self._renewed > self._patience
 
     def begin(self, epoch: str) -> None:
         """Go on as `epoch`, which nobody has heard of."""

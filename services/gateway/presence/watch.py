@@ -10,9 +10,12 @@ whether diffs or a new snapshot brought it.
 from __future__ import annotations
 
 import enum
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import force_setattr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -137,7 +140,7 @@ class Watch:
             # Of another stream, whose snapshot would have come by now if it were the newer one.
             self._held = [diff for diff in self._held if diff.epoch == epoch]
         # Who is suspect changes without a word, and is not kept.
-        self._replace({member.user_id: _plain(member) for member in members})
+        self._replace({member.user_id: member for member in map(_lean, map(_plain, members))})
         self._count = count
         self._cap = len(self.members) if len(self.members) < count else 0
         self.epoch, self.revision, self.known, self.needed = epoch, revision, True, 0
@@ -206,7 +209,7 @@ class Watch:
             self.known, self.needed = False, diff.revision
 
     def _change(self, diff: PresenceDiff) -> None:
-        for member in (*diff.joined, *diff.updated):
+        for member in map(_lean, (*diff.joined, *diff.updated)):
             self._note(member.user_id)
             self._forget(member.user_id)
             self.members[member.user_id] = member
@@ -229,6 +232,19 @@ class Watch:
 
     def _note(self, user: str) -> None:
         self._before.setdefault(user, self.members.get(user))
+
+
+def _lean(member: PresenceMember) -> PresenceMember:
+    """The same, sharing its strings with whoever else has them: there is one for each user in each room."""
+    force_setattr(member, "user_id", sys.intern(member.user_id))
+    force_setattr(member, "name", sys.intern(member.name))
+    force_setattr(member, "gateways", _shared(member.gateways))
+    return member
+
+
+@lru_cache(maxsize=1024)
+def _shared(gateways: tuple[str, ...]) -> tuple[str, ...]:
+    return gateways
 
 
 def _plain(member: PresenceMember) -> PresenceMember:
