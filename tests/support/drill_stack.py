@@ -35,7 +35,7 @@ class DrillStack(Stack):
         cluster: Sequence[str] = (),
         **settings: str,
     ) -> None:
-        super().__init__(gateways=gateways, orders=orders, chat=chat, **settings)
+        super().__init__(gateways=gateways, orders=orders, chat=chat, presence=0, **settings)
         self.urls = list(cluster) or [self.nats.url]
         if cluster:
             self._settings |= {"NATS_URL": ",".join(cluster), "STREAM_REPLICAS": str(len(cluster))}
