@@ -17,6 +17,7 @@ import structlog
 
 from proto import headers as names
 from proto.errors import Refusal
+from proto.presence import EMPTY_SECONDS
 from runtime import headers as wire
 from runtime.errors import Unavailable
 from runtime.metrics import counter, gauge
@@ -48,7 +49,6 @@ LOST_LOOKS: Final = 5
 """Looks in a row at which the stream may be shorter than what was folded: a new leader may lag a little.
 After that its end was lost, and its sequences are given out anew.
 """
-IDLE_SECONDS: Final = 1800.0
 
 WRITES = counter("presence_writes", "Writes of rosters, by how they came", ["outcome"])
 CATCH_UPS = counter("presence_catch_ups", "Times the log was read to fill a hole or to start", [])
@@ -204,7 +204,7 @@ class Follower:
     def _rebuild(self, epoch: str) -> None:
         if self.rosters.epoch:
             log.warning("presence_epoch_changed", scopes=len(self.rosters.scopes()))
-        self._gone = self.rosters.scopes()
+        self._gone = [*(self._gone or ()), *self.rosters.scopes()]
         self.rosters, self._line, self._shorter = Rosters(epoch), Line(), 0
         self._move()
 
@@ -248,7 +248,7 @@ class Follower:
     async def _forget(self) -> None:
         while True:
             SCOPES.set(len(self.rosters.scopes()))
-            await asyncio.sleep(IDLE_SECONDS)
+            await asyncio.sleep(EMPTY_SECONDS)  # what is forgotten then is not stored any more either
             self.rosters.forget_idle()
 
 

@@ -23,7 +23,7 @@ from proto.subjects import InvalidSubject
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from proto.subjects import LeaseAddress, RosterAddress
     from runtime.bus import Bus
@@ -137,7 +137,7 @@ class Sweeper:
             lists = self._follower.rosters.held_by(lease)
             random.shuffle(lists)  # several replicas do it at once: each finds some done by others
             since = self._now() - dt.timedelta(seconds=self._leases.silence(lease, self._clock()))
-            await asyncio.gather(*(self._clear(address, seq, since) for address, seq in lists))
+            await _all(self._clear(address, seq, since) for address, seq in lists)
         except Refusal as error:
             SWEPT.labels("failed").inc()
             log.info("sweep_postponed", code=error.code)
@@ -147,7 +147,16 @@ class Sweeper:
 
     async def _clear(self, address: RosterAddress, seq: int, at: dt.datetime) -> None:
         async with self._slots:
-            if self._follower.rosters.scope(address.scope).seq_at(address) != seq:
+            stored = self._follower.rosters.scope(address.scope).seq_at(address)
+            if stored != seq or not self._leases.gone([address.lease], self._clock()):
                 return
             cleared = await self._store.clear(address, seq, at)
         CLEARED.labels("cleared" if cleared else "rewritten").inc()
+
+
+async def _all(chores: Iterable[Awaitable[None]]) -> None:
+    """Each of them, to its end; then the first Refusal, if there was one."""
+    results = await asyncio.gather(*chores, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
