@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from benchmarks import connect, fan_out, latency, memory, report
+from benchmarks import connect, fan_out, latency, memory, presence, report
 from benchmarks.children import raise_file_limit
 from benchmarks.machine import about
 from benchmarks.plan import Plan
@@ -33,6 +33,7 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "memory": memory.measure,
     "latency": latency.measure,
     "connect": connect.measure,
+    "presence": presence.measure,
 }
 
 

@@ -191,7 +191,8 @@ class WsClient:
         if self._writer is not None:
             self._writer.transport.abort()
             with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
+                # Shielded: who is cancelled here would leave a cancelled future to whoever leaves next.
+                await asyncio.shield(self._writer.wait_closed())
 
     async def leave_politely(self) -> None:
         """Close with 1000, and go once that is answered."""

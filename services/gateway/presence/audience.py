@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 SAMPLE: Final = 20
 """Members named beside a count: those who came last."""
-STATE_BYTES: Final = 128 * 1024
-"""A list that is larger than this would fill the outbox of a client that reads at its own pace."""
 HYSTERESIS: Final = 0.8
 ROOM: Final = "room:"
 
@@ -76,7 +74,7 @@ class Bounds(NamedTuple):
     """Above `members` or `weight` (bytes, about) a scope is counted, not listed."""
 
     members: int
-    weight: int = STATE_BYTES
+    weight: int
 
 
 class Audience:

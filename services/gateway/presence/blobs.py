@@ -36,7 +36,8 @@ def checked(metadata: dict[str, Any] | None) -> bytes | None:
         raise Refusal("invalid_request", f"metadata is at most {MAX_DEPTH} levels deep.")
     try:
         data = _encoder.encode(metadata)
-    except (msgspec.MsgspecError, TypeError, ValueError):
+        msgspec.msgpack.encode(metadata)  # others may want it so, and its numbers are bounded
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
         raise Refusal("invalid_request", "metadata is not JSON.") from None
     if len(data) > MAX_METADATA_BYTES:
         raise Refusal("invalid_request", f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON.")

@@ -17,7 +17,7 @@ from proto.streams import PRESENCE_ROSTERS
 from runtime import rpc
 from runtime.log import Log
 from runtime.metrics import counter
-from services.gateway.presence.audience import STATE_BYTES, Bounds, present
+from services.gateway.presence.audience import Bounds, present
 from services.gateway.presence.book import Book
 from services.gateway.presence.lease import Lease
 from services.gateway.presence.rosters import Rosters
@@ -46,6 +46,10 @@ COUNT_SECONDS: Final = 0.3
 SULK_SECONDS: Final = 2.0
 """How long no join waits, once one has waited in vain."""
 ASK_SECONDS: Final = 5.0
+LIST_SHARE: Final = 0.75
+"""Of an outbox: a longer list would end a client that reads at its own pace."""
+PAGE_BYTES: Final = 128 * 1024
+"""Largest page of members, likewise."""
 KEYS_TICK: Final = 0.1
 
 TYPING = counter("gateway_typing_broadcasts", "Broadcasts of our own users' typing, by outcome", ["outcome"])
@@ -92,7 +96,7 @@ class Presence:
             live,
             calls,
             formats=formats,
-            bounds=Bounds(settings.presence_roster_limit),
+            bounds=Bounds(settings.presence_roster_limit, round(settings.outbox_bytes * LIST_SHARE)),
             author=author,
             most=settings.max_channels,
         )
@@ -286,7 +290,7 @@ def _page(revision: int, count: int, members: list[PresentMember], more: bool) -
     size = 0
     for index, member in enumerate(members):
         size += len(msgspec.json.encode(member))
-        if index and size > STATE_BYTES:
+        if index and size > PAGE_BYTES:
             return Page(revision, count, members[:index], True)
     return Page(revision, count, members, more)
 

@@ -282,7 +282,10 @@ class Scenes:
                 now = self._now()
                 for scene in [scene for scene in self._due if scene.pace.ready(now)]:
                     self._due.pop(scene, None)
-                    self._tell_scene(scene, now)
+                    try:
+                        self._tell_scene(scene, now)
+                    except Exception:  # one scope's trouble must not silence all others
+                        log.exception("presence_not_told")
                 await asyncio.sleep(TELL_TICK)
 
     def _tell_scene(self, scene: Scene, now: float) -> None:
