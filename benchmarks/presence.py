@@ -33,8 +33,13 @@ ROOM: Final = "lobby"
 CONNECTING: Final = 50
 WITHIN_SECONDS: Final = 120.0
 TEXT: Final = 0x81
-LISTED: Final = {"PRESENCE_ROSTER_LIMIT": "100000", "OUTBOX_BYTES": str(16 * 2**20)}
-"""Settings under which a room of any size is listed."""
+LISTED: Final = {
+    "PRESENCE_ROSTER_LIMIT": "100000",
+    "OUTBOX_BYTES": str(16 * 2**20),
+    "HANDSHAKES_PER_SECOND": "0",
+    "PING_INTERVAL": NEVER,
+}
+"""Settings under which a room of any size is listed; our clients answer no pings."""
 
 
 class Member(asyncio.Protocol):
@@ -408,7 +413,7 @@ class _Presence(Stack):
 
 
 def _pair(stack: Stack, **settings: str) -> list[Gateway]:
-    told = {**LISTED, "HANDSHAKES_PER_SECOND": "0", "PING_INTERVAL": NEVER, **settings}
+    told = {**LISTED, **settings}
     return [stack.gateway(None, **told) for _ in range(2)]
 
 

@@ -152,7 +152,7 @@ async def test_a_hundred_kills_leave_no_ghost_and_miss_nobody() -> None:
 async def kill(victim: Gateway | ServiceProcess, up: list[Gateway]) -> None:
     """kill -9, and start again."""
     if victim in up:
-        up.remove(victim)  # type: ignore[arg-type]
+        up.remove(victim)
     await asyncio.to_thread(victim.kill)
     victim.spawn()
     await asyncio.to_thread(victim.wait_ready)
