@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from benchmarks import chat_latency, connect, fan_out, latency, memory, report
+from benchmarks import chat_latency, connect, fan_out, latency, memory, presence, report
 from benchmarks.children import raise_file_limit
 from benchmarks.machine import about
 from benchmarks.plan import Plan
@@ -36,6 +36,7 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "connect": connect.measure,
     "chat_latency": chat_latency.measure,
     "websocket": websocket.measure,
+    "presence": presence.measure,
 }
 
 

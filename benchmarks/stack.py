@@ -97,11 +97,15 @@ class Stack:
         }
         return {f"CARILLON_{name}": value for name, value in told.items()}
 
-    def gateway(self, cores: Collection[int] | None = None) -> Gateway:
+    def gateway(self, cores: Collection[int] | None = None, **settings: str) -> Gateway:
         """One more gateway, ready."""
         port = free_port()
-        child, internal_port = self._service("gateway", cores, PORT=str(port))
+        child, internal_port = self._service("gateway", cores, PORT=str(port), **settings)
         return Gateway(child, port, internal_port)
+
+    def service(self, name: str) -> Child:
+        """One more replica of a service, ready."""
+        return self._service(name, self._cores)[0]
 
     def orders(self) -> Child:
         """One more orders service, ready."""

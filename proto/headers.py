@@ -20,6 +20,8 @@ ORIGIN: Final = "Carillon-Origin"
 
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, where tracing is on. It passes through republish, so that gateways continue a trace."""
+PART: Final = "Carillon-Part"
+"""On an answer in several messages: `<number>/<of how many>`, from 1."""
 
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 """ADR-32: a number, here the HTTP status of the catalogue's row."""
@@ -29,3 +31,5 @@ ERROR: Final = "Nats-Service-Error"
 
 MSG_ID: Final = "Nats-Msg-Id"
 EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+TTL: Final = "Nats-TTL"
+"""How long a stored message is kept, in whole seconds; its stream must allow it."""

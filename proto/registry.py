@@ -44,6 +44,24 @@ from proto.orders import (
     OrderReply,
     PlaceOrder,
 )
+from proto.presence import (
+    CheckRevisions,
+    FetchPresenceHistory,
+    FindUser,
+    GatewayLease,
+    GatewayRoster,
+    ListMembers,
+    MembersPage,
+    PresenceChanged,
+    PresenceDiff,
+    PresenceHistory,
+    ScopeRevisions,
+    SnapshotPart,
+    TakeSnapshot,
+    TypingSignal,
+    UserPresence,
+    UserSeen,
+)
 
 _PARAMETER: Final = re.compile(r"<[a-z_]+>")
 
@@ -76,6 +94,7 @@ class Party(enum.StrEnum):
     """Copies streams, at night."""
     OPERATOR = "operator"
     """A person, or what acts for one."""
+    PRESENCE = "presence"
     SERVER = "nats-server"
     """JetStream itself: it republishes what was stored."""
 
@@ -124,6 +143,25 @@ def _chat_request(
         owner=Party.CHAT,
         publishers=(caller,),
         readers=(Party.CHAT,),
+        rule=rule,
+    )
+
+
+_PRESENCE: Final = "scope presence, and what the place itself demands"
+
+
+def _presence_request(
+    method: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct], rule: str = _PRESENCE
+) -> Message:
+    return Message(
+        pattern=f"rpc.presence.{method}",
+        direction=Direction.IN,
+        delivery=Delivery.CORE,
+        payload=payload,
+        reply=reply,
+        owner=Party.PRESENCE,
+        publishers=(Party.GATEWAY,),
+        readers=(Party.PRESENCE,),
         rule=rule,
     )
 
@@ -230,6 +268,94 @@ MESSAGES: Final = (
         publishers=(Party.SERVER, Party.CHAT),
         readers=(Party.GATEWAY,),
         rule=_CHAT,
+    ),
+    _presence_request("snapshot", TakeSnapshot, SnapshotPart),
+    _presence_request("who", ListMembers, MembersPage),
+    _presence_request("user", FindUser, UserPresence, "scope presence"),
+    _presence_request("history", FetchPresenceHistory, PresenceHistory),
+    _presence_request("revisions", CheckRevisions, ScopeRevisions, "never shown"),
+    Message(
+        pattern="presence.lease.<gateway>.<epoch>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=GatewayLease,
+        owner=Party.GATEWAY,
+        # The service writes leases of its own, to know whether it hears those of others.
+        publishers=(Party.GATEWAY, Party.PRESENCE),
+        readers=(Party.PRESENCE,),
+        rule="never shown",
+    ),
+    Message(
+        pattern="live.presence.lease.<gateway>.<epoch>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=GatewayLease,
+        owner=Party.GATEWAY,
+        publishers=(Party.SERVER, Party.GATEWAY),
+        readers=(Party.PRESENCE, Party.GATEWAY),
+        rule="never shown",
+    ),
+    Message(
+        pattern="presence.roster.<scope>.<gateway>.<epoch>.<shard>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=GatewayRoster,
+        owner=Party.GATEWAY,
+        # The service empties those of gateways that died.
+        publishers=(Party.GATEWAY, Party.PRESENCE),
+        readers=(Party.PRESENCE, Party.GATEWAY),
+        rule=_PRESENCE,
+    ),
+    Message(
+        pattern="live.presence.roster.<scope>.<gateway>.<epoch>.<shard>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=GatewayRoster,
+        owner=Party.GATEWAY,
+        # Writers send nudges here: a header, no body.
+        publishers=(Party.SERVER, Party.GATEWAY, Party.PRESENCE),
+        readers=(Party.PRESENCE,),
+        rule=_PRESENCE,
+    ),
+    Message(
+        pattern="live.presence.<scope>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=PresenceDiff,
+        owner=Party.PRESENCE,
+        publishers=(Party.PRESENCE,),
+        readers=(Party.GATEWAY,),
+        rule=_PRESENCE,
+    ),
+    Message(
+        pattern="presence.history.<scope>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=PresenceChanged,
+        owner=Party.PRESENCE,
+        publishers=(Party.PRESENCE,),
+        readers=(Party.PRESENCE,),
+        rule=_PRESENCE,
+    ),
+    Message(
+        pattern="presence.seen.<user>",
+        direction=Direction.OUT,
+        delivery=Delivery.JETSTREAM,
+        payload=UserSeen,
+        owner=Party.PRESENCE,
+        publishers=(Party.PRESENCE,),
+        readers=(Party.PRESENCE,),
+        rule="scope presence",
+    ),
+    Message(
+        pattern="eph.typing.<scope>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=TypingSignal,
+        owner=Party.GATEWAY,
+        publishers=(Party.GATEWAY,),
+        readers=(Party.GATEWAY,),
+        rule=_PRESENCE,
     ),
     Message(
         pattern="fleet.gateways",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proto import chat, control, fleet, frames, orders, websocket
+from proto import chat, control, fleet, frames, orders, presence, websocket
 from proto.errors import CATALOGUE, CLOSE_CODES, Retry
 from proto.registry import MESSAGES, Message
 from proto.streams import STREAMS, StreamSpec
@@ -61,7 +61,7 @@ def render() -> bytes:
     """The file's content: the same bytes whenever the wire is the same."""
     structs = [
         struct
-        for module in (orders, chat, control, fleet, frames, websocket)
+        for module in (orders, chat, presence, control, fleet, frames, websocket)
         for struct in public_structs(module)
     ]
     _, components = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")

@@ -19,6 +19,8 @@ subject stays far below nats-server's 4 KiB control line (which ends a connectio
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN: Final = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
+_PLACES: Final = ("room", "doc")
+_COLON: Final = "=3A"
 _SAFE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
@@ -116,6 +118,98 @@ def parse_room_log(subject: str) -> str:
             return decode(room)
         case _:
             raise InvalidSubject(f"not a room's subject: {subject!r}")
+
+
+def scope_token(scope: str) -> str:
+    """One token for a presence scope: `online`, `room:<id>` or `doc:<id>`. Raises InvalidId.
+
+    It is what `encode` would make of the scope, but its limit is that of the id.
+    """
+    kind, colon, name = scope.partition(":")
+    if scope == "online":
+        return scope
+    if not colon or kind not in _PLACES:
+        raise InvalidId("A scope is online, room:<id> or doc:<id>.")
+    return f"{kind}{_COLON}{encode(name)}"
+
+
+def parse_scope(token: str) -> str:
+    """The scope that `scope_token` turned into `token`. Raises InvalidSubject for anything else."""
+    kind, colon, name = token.partition(_COLON)
+    if not colon and kind == "online":
+        return kind
+    if not colon or kind not in _PLACES:
+        raise InvalidSubject("not an encoded scope")
+    return f"{kind}:{decode(name)}"
+
+
+class LeaseAddress(NamedTuple):
+    """One life of a gateway."""
+
+    gateway: str
+    epoch: str
+
+
+class RosterAddress(NamedTuple):
+    """Where a gateway keeps who is in a scope: which scope, whose list, and which part of it."""
+
+    scope: str
+    gateway: str
+    epoch: str
+    shard: str
+
+    @property
+    def lease(self) -> LeaseAddress:
+        """The lease it stands and falls with."""
+        return LeaseAddress(self.gateway, self.epoch)
+
+
+def presence_lease(gateway: str, epoch: str) -> str:
+    """The subject of a gateway's lease. Raises InvalidId."""
+    return f"presence.lease.{encode(gateway)}.{encode(epoch)}"
+
+
+def presence_roster(scope: str, gateway: str, epoch: str, shard: str = "0") -> str:
+    """The subject of a gateway's roster of a scope. Raises InvalidId."""
+    return f"presence.roster.{scope_token(scope)}.{encode(gateway)}.{encode(epoch)}.{encode(shard)}"
+
+
+def parse_presence_lease(subject: str) -> LeaseAddress:
+    """The inverse of `presence_lease`, also of its live copy's subject. Raises InvalidSubject."""
+    match subject.removeprefix("live.").split("."):
+        case ["presence", "lease", gateway, epoch]:
+            return LeaseAddress(decode(gateway), decode(epoch))
+        case _:
+            raise InvalidSubject(f"not a lease's subject: {subject!r}")
+
+
+def parse_presence_roster(subject: str) -> RosterAddress:
+    """The inverse of `presence_roster`, also of its live copy's subject. Raises InvalidSubject."""
+    match subject.removeprefix("live.").split("."):
+        case ["presence", "roster", scope, gateway, epoch, shard]:
+            return RosterAddress(parse_scope(scope), decode(gateway), decode(epoch), decode(shard))
+        case _:
+            raise InvalidSubject(f"not a roster's subject: {subject!r}")
+
+
+def presence_live(scope: str) -> str:
+    """The subject of a scope's diffs. Raises InvalidId."""
+    return f"live.presence.{scope_token(scope)}"
+
+
+def presence_history(scope: str) -> str:
+    """The subject that holds who came to a scope and who went. Raises InvalidId."""
+    return f"presence.history.{scope_token(scope)}"
+
+
+def presence_seen(user_id: str) -> str:
+    """The subject that says when a user was online last. Raises InvalidId."""
+    return f"presence.seen.{encode(user_id)}"
+
+
+def typing(scope: str) -> str:
+    """Where gateways tell each other who types in a scope. Raises InvalidId."""
+    return f"eph.typing.{scope_token(scope)}"
 
 
 def gateway_loads() -> str:

@@ -7,23 +7,29 @@ told.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from proto.frames import ResetReason
 from proto.orders import OrderStatus
+from proto.presence import MAX_PAGE, PresenceMember, ScopeName
 
 PROTOCOL_VERSION: Final = 1
 
 FrameId = Annotated[str, Meta(min_length=1, max_length=64)]
-ChannelName = Annotated[str, Meta(min_length=1, max_length=160, description="room:<id> or order:<id>")]
+ChannelName = Annotated[
+    str, Meta(min_length=1, max_length=160, description="room:<id>, order:<id> or presence:<scope>")
+]
 RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
 PositionText = Annotated[str, Meta(max_length=64)]
 ClientId = Annotated[
     str, Meta(pattern=r"^[\x21-\x7e]{1,128}$(?!\n)", description="the client's own message id")
 ]
+
+
+UserId = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
@@ -50,10 +56,14 @@ class Unsubscribe(_Asked, frozen=True, kw_only=True, tag="unsubscribe", rename="
 
 
 class JoinRoom(_Asked, frozen=True, kw_only=True, tag="join_room", rename="camel"):
-    """Join a chat room and follow it."""
+    """Join a chat room and follow it. `presence` says how to be told who is there, `metadata` what others are
+    told of this user.
+    """
 
     room_id: RoomId
     since: PositionText | None = None
+    presence: Literal["events", "diffs", "none"] = "events"
+    metadata: dict[str, Any] | None = None
 
 
 class LeaveRoom(_Asked, frozen=True, kw_only=True, tag="leave_room", rename="camel"):
@@ -80,12 +90,44 @@ class FetchHistory(_Asked, frozen=True, kw_only=True, tag="history", rename="cam
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
 
 
+class StartTyping(_Asked, frozen=True, kw_only=True, tag="typing_start", rename="camel"):
+    """The user types, in a room or a document that is followed."""
+
+    room_id: RoomId | None = None
+    document_id: RoomId | None = None
+
+
+class StopTyping(_Asked, frozen=True, kw_only=True, tag="typing_stop", rename="camel"):
+    """The user does not type any more."""
+
+    room_id: RoomId | None = None
+    document_id: RoomId | None = None
+
+
+class Who(_Asked, frozen=True, kw_only=True, tag="who", rename="camel"):
+    """Up to `limit` members of a scope, in order of their ids, behind the id `after`."""
+
+    scope: ScopeName
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
+    after: UserId | None = None
+
+
 class Ping(_Asked, frozen=True, kw_only=True, tag="ping", rename="camel"):
     """For clients that cannot send the protocol's own ping."""
 
 
 ClientFrame = (
-    Authenticate | Subscribe | Unsubscribe | JoinRoom | LeaveRoom | SendChatMessage | FetchHistory | Ping
+    Authenticate
+    | Subscribe
+    | Unsubscribe
+    | JoinRoom
+    | LeaveRoom
+    | SendChatMessage
+    | FetchHistory
+    | StartTyping
+    | StopTyping
+    | Who
+    | Ping
 )
 
 
@@ -150,6 +192,91 @@ class ResetFrame(_Told, frozen=True, kw_only=True, tag="reset", rename="camel", 
     position: str = ""
 
 
+class UserName(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Who it is."""
+
+    user_id: str
+    name: str = ""
+
+
+class UserJoinedFrame(
+    _Told, frozen=True, kw_only=True, tag="user_joined", rename="camel", omit_defaults=True
+):
+    """Users whose first device joined the room; `user_id` and `name` too when it is one. `online_count` is
+    how many there are now.
+    """
+
+    room_id: str
+    users: list[UserName]
+    online_count: int
+    user_id: str = ""
+    name: str = ""
+
+
+class UserLeftFrame(_Told, frozen=True, kw_only=True, tag="user_left", rename="camel", omit_defaults=True):
+    """Users whose last device left the room; as `user_joined`."""
+
+    room_id: str
+    users: list[UserName]
+    online_count: int
+    user_id: str = ""
+    name: str = ""
+
+
+class UserTypingFrame(
+    _Told, frozen=True, kw_only=True, tag="user_typing", rename="camel", omit_defaults=True
+):
+    """Somebody began to type, or does not type any more."""
+
+    user_id: str
+    typing: bool
+    room_id: str = ""
+    document_id: str = ""
+    name: str = ""
+
+
+class PresentMember(PresenceMember, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A member as it is at this moment; whether it types and is suspect is not part of a diff."""
+
+    typing: bool = False
+
+
+class PresenceStateFrame(
+    _Told, frozen=True, kw_only=True, tag="presence_state", rename="camel", omit_defaults=True
+):
+    """Everybody in a scope, as of `revision`."""
+
+    scope: str
+    revision: int
+    members: list[PresentMember]
+    count: int
+
+
+class PresenceDiffFrame(
+    _Told, frozen=True, kw_only=True, tag="presence_diff", rename="camel", omit_defaults=True
+):
+    """What changed in a scope between `previous` and `revision`; `left` has ids of users."""
+
+    scope: str
+    previous: int
+    revision: int
+    count: int
+    joined: list[PresenceMember] = []
+    left: list[str] = []
+    updated: list[PresenceMember] = []
+
+
+class PresenceOccupancyFrame(
+    _Told, frozen=True, kw_only=True, tag="presence_occupancy", rename="camel", omit_defaults=True
+):
+    """A scope with too many members for a list: how many, and some of them."""
+
+    scope: str
+    revision: int
+    count: int
+    sample: list[PresenceMember] = []
+
+
 class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defaults=True):
     """It is done. Which fields are set depends on what was asked; see docs/protocol.md."""
 
@@ -164,6 +291,11 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
     duplicate: bool = False
     messages: tuple[ChatMessageFrame, ...] | None = None
     more: bool | None = None
+    online_count: int | None = None
+    scope: str | None = None
+    revision: int | None = None
+    count: int | None = None
+    members: list[PresentMember] | None = None
 
 
 class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):
@@ -194,6 +326,12 @@ ServerFrame = (
     | SnapshotFrame
     | CompleteFrame
     | ResetFrame
+    | UserJoinedFrame
+    | UserLeftFrame
+    | UserTypingFrame
+    | PresenceStateFrame
+    | PresenceDiffFrame
+    | PresenceOccupancyFrame
     | Ack
     | ErrorFrame
     | Goodbye

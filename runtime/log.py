@@ -164,6 +164,7 @@ class Log:
         message_id: str,
         expected: int | None = None,
         headers: Mapping[str, str] | None = None,
+        ttl: int | None = None,
         timeout: float = APPEND_SECONDS,  # noqa: ASYNC109
     ) -> Appended:
         """Store `payload` and return once JetStream acknowledged it: replicated, and fsynced where that is
@@ -171,13 +172,14 @@ class Log:
 
         `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window).
         `expected` is the subject's last sequence, 0 for none. `headers` are stored and republished with it:
-        names of ours (`Carillon-`), never chosen by a client. Raises WrongSequence, StorageFull (nothing was
-        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded
-        (stored once or not at all: repeat with the same id). Cancelled: the same as DeadlineExceeded.
+        names of ours (`Carillon-`), never chosen by a client. `ttl`: seconds it is kept, where the stream
+        allows that. Raises WrongSequence, StorageFull (nothing was stored), Overloaded (nothing was sent, or
+        it is larger than the stream takes), DeadlineExceeded (stored once or not at all: repeat with the same
+        id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
         outcome = "failed"
-        block = {**_ours(headers), **_headers(message_id, expected)}
+        block = {**_ours(headers), **_headers(message_id, expected, ttl)}
         try:
             with tracing.part(f"append {self._spec.name}", "producer"):
                 block.update(tracing.headers())
@@ -388,8 +390,10 @@ def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return headers or {}
 
 
-def _headers(message_id: str, expected: int | None) -> dict[str, str]:
+def _headers(message_id: str, expected: int | None, ttl: int | None) -> dict[str, str]:
     headers = {names.MSG_ID: message_id}
+    if ttl is not None:
+        headers[names.TTL] = str(ttl)
     if expected is not None:
         headers[names.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected)
     return headers

@@ -69,13 +69,21 @@ def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, 
         "retention": "limits",
         "storage": "file",
         "num_replicas": replicas,
-        "discard": "new",
+        "discard": "old" if spec.max_age_seconds else "new",
         "max_bytes": spec.max_bytes,
         "max_msg_size": spec.max_message_bytes,
         "duplicate_window": spec.duplicate_window_seconds * 1_000_000_000,
         "allow_direct": True,
         "deny_delete": True,
-        "republish": {"src": spec.republish_from, "dest": spec.republish_to},
+        # What is not wanted is not named: servers differ in how they say "none".
+        **(
+            {"republish": {"src": spec.republish_from, "dest": spec.republish_to}}
+            if spec.republish_from
+            else {}
+        ),
+        **({"max_msgs_per_subject": 1} if spec.last_only else {}),
+        **({"allow_msg_ttl": True} if spec.message_ttl else {}),
+        **({"max_age": spec.max_age_seconds * 1_000_000_000} if spec.max_age_seconds else {}),
         # The server keeps no word for the default.
         **({} if sync == "default" else {"persist_mode": sync}),
     }

@@ -45,9 +45,9 @@ from runtime.logs import accept_request_id, bind_request_id, current_request_id
 from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from runtime.bus import Bus
+    from runtime.bus import Bus, Message
     from runtime.client import Subscription
 
 log = structlog.get_logger(__name__)
@@ -77,10 +77,21 @@ CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["compo
 NOT_OK = counter("rpc_calls_not_ok", "Calls that were refused or failed, by code", ["code"])
 
 
-class Method(Generic[In, Out]):
-    """One request type of a service: what comes in, what goes out, and who answers."""
+class Parts(Generic[Out]):
+    """An answer in several messages, for `collect`: one or more, each below what the bus takes."""
 
-    def __init__(self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out]]) -> None:
+    def __init__(self, parts: Sequence[Out]) -> None:
+        self.parts = parts
+
+
+class Method(Generic[In, Out]):
+    """One request type of a service: what comes in, what goes out, and who answers. A handler may give
+    `Parts`.
+    """
+
+    def __init__(
+        self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out | Parts[Out]]]
+    ) -> None:
         self.name = name
         self.handler = handler
         self._decoder = msgspec.json.Decoder(request)
@@ -211,7 +222,7 @@ class RpcServer:
         try:
             async with asyncio.timeout(_budget(headers)):
                 answer = await method.handler(method.decode(payload))
-            self._bus.publish(reply, msgspec.json.encode(answer))
+            self._reply(reply, answer)
         except Refusal as refusal:
             return self._refuse(reply, refusal)
         except TimeoutError:
@@ -220,6 +231,14 @@ class RpcServer:
             log.exception("rpc_failed", service=self._service, method=method.name)
             return self._refuse(reply, Refusal("internal"))
         return "ok"
+
+    def _reply(self, reply: str, answer: object) -> None:
+        if not isinstance(answer, Parts):
+            self._bus.publish(reply, msgspec.json.encode(answer))
+            return
+        for number, part in enumerate(answer.parts, 1):
+            headers = {names.PART: f"{number}/{len(answer.parts)}"}
+            self._bus.publish(reply, msgspec.json.encode(part), headers=headers)
 
     def _refuse(self, reply: str, refusal: Refusal) -> str:
         headers = {names.ERROR_CODE: str(refusal.row.status), names.ERROR: refusal.code}
@@ -305,13 +324,40 @@ async def call(
     own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel. `subject`
     is given where the service has no queue group.
     """
+    where = subject or subjects.rpc(service, method)
+    return (await _call(bus, (service, method, where), request, reply, timeout, _any))[0]
+
+
+async def collect(
+    bus: Bus,
+    service: str,
+    method: str,
+    request: msgspec.Struct,
+    part: type[Out],
+    *,
+    timeout: float,  # noqa: ASYNC109
+) -> list[Out]:
+    """As `call`, for an answer in several messages: all of them, in order, from one replica."""
+    where = subjects.rpc(service, method)
+    return await _call(bus, (service, method, where), request, part, timeout, _is_last)
+
+
+async def _call(
+    bus: Bus,
+    whom: tuple[str, str, str],
+    request: msgspec.Struct,
+    reply: type[Out],
+    seconds: float,
+    last: Callable[[Message], bool],
+) -> list[Out]:
+    service, method, subject = whom
     began = time.perf_counter()
     code = "ok"
     try:
         payload = msgspec.json.encode(request)
         with tracing.span(f"{service}.{method}", "client"):
-            message = await _attempts(bus, subject or subjects.rpc(service, method), payload, began + timeout)
-        return msgspec.json.decode(message, type=reply)
+            answers = await _attempts(bus, subject, payload, began + seconds, last)
+        return [msgspec.json.decode(answer.payload, type=reply) for answer in answers]
     except Refusal as refusal:
         code = refusal.code
         raise
@@ -333,13 +379,15 @@ def outcome_of(code: str) -> str:
     return "refused" if CATALOGUE[code].status < 500 else "failed"
 
 
-async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> bytes:
+async def _attempts(
+    bus: Bus, subject: str, payload: bytes, deadline: float, last: Callable[[Message], bool]
+) -> list[Message]:
     pause = 0.02
     without_bus = time.perf_counter() + CONNECT_SECONDS
     while True:
         left = deadline - time.perf_counter()
         try:
-            return await _attempt(bus, subject, payload, max(left, 0.001))
+            return await _attempt(bus, subject, payload, max(left, 0.001), last)
         except NotConnected:
             if min(deadline, without_bus) - time.perf_counter() <= pause:
                 raise
@@ -350,16 +398,38 @@ async def _attempts(bus: Bus, subject: str, payload: bytes, deadline: float) -> 
         pause = min(pause * 2, 0.5)
 
 
-async def _attempt(bus: Bus, subject: str, payload: bytes, left: float) -> bytes:
+async def _attempt(
+    bus: Bus, subject: str, payload: bytes, left: float, last: Callable[[Message], bool]
+) -> list[Message]:
     headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1)), **tracing.headers()}
     request_id = current_request_id()
     if request_id:
         headers[names.REQUEST_ID] = request_id
-    message = await bus.request(subject, payload, timeout=min(left, ATTEMPT_SECONDS), headers=headers)
-    code = wire.value(message.headers, names.ERROR.encode())
+    seconds = min(left, ATTEMPT_SECONDS)
+    answers = await bus.collect(subject, payload, timeout=seconds, last=last, headers=headers)
+    if wire.status(answers[-1].headers) == 503:
+        raise NoResponders
+    code = wire.value(answers[-1].headers, names.ERROR.encode())
     if code is not None:
-        raise _refusal(code.decode("ascii", "replace"), message.payload)
-    return message.payload
+        raise _refusal(code.decode("ascii", "replace"), answers[-1].payload)
+    if len(answers) != _part(answers[-1])[0]:
+        raise ConnectionLost  # some got lost on their way
+    return answers
+
+
+def _any(_: Message) -> bool:
+    return True
+
+
+def _is_last(message: Message) -> bool:
+    number, of_how_many = _part(message)
+    return number == of_how_many
+
+
+def _part(message: Message) -> tuple[int, int]:
+    """Which part of how many it is; the only one unless it says otherwise."""
+    number, _, total = (wire.value(message.headers, names.PART.encode()) or b"").partition(b"/")
+    return (int(number), int(total)) if number.isdigit() and total.isdigit() else (1, 1)
 
 
 def _refusal(code: str, body: bytes) -> Refusal:

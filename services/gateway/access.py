@@ -1,4 +1,4 @@
-"""What an identity may do with orders. Pure."""
+"""What an identity may do with orders, in rooms, and know of others. Pure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ READ_ORDERS: Final = "orders:read"
 WRITE_ORDERS: Final = "orders:write"
 STAFF: Final = "staff"
 CHAT: Final = "chat"
+DOCS: Final = "docs"
+PRESENCE: Final = "presence"
 
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -62,6 +64,32 @@ def require_room(identity: Identity, room_id: str) -> None:
         if rule == room_id or (rule.endswith("*") and room_id.startswith(rule[:-1])):
             return
     raise Forbidden("the token names other rooms")
+
+
+def require_presence(identity: Identity) -> None:
+    """Raises `Forbidden` unless it may ask who is where without being there itself."""
+    if PRESENCE not in identity.scopes:
+        raise Forbidden(f"scope {PRESENCE} is missing")
+
+
+def require_scope(identity: Identity, scope: str, *, inside: bool = False) -> None:
+    """Raises `Forbidden` unless it may know who is in `scope`, Refusal "invalid_request" for what is none.
+
+    Whoever is `inside` a room may look around; a document is entered by asking for its list. Members of a
+    room are the chat service's affair.
+    """
+    kind, _, rest = scope.partition(":")
+    if kind == "room" and rest:
+        require_room(identity, rest)
+        if not inside:
+            require_presence(identity)
+    elif kind == "doc" and rest:
+        if DOCS not in identity.scopes:
+            raise Forbidden(f"scope {DOCS} is missing")
+    elif scope == "online":
+        require_presence(identity)
+    else:
+        raise Refusal("invalid_request", "A scope is online, room:<id> or doc:<id>.")
 
 
 def order_owner(identity: Identity, requested_user: str | None = None) -> str:

@@ -38,11 +38,14 @@ from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
+from services.gateway.presence.presence import Presence
+from services.gateway.presence_api import PresenceApi
 from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.transports.websocket import Keep, Parsers
+from services.gateway.wire import JSON, MSGPACK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
+    from services.gateway.hub import Listener
     from services.gateway.stream_route import StreamRoute
 
 log = structlog.get_logger(__name__)
@@ -75,11 +79,25 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     admission = Admission(_admission_limits(settings), time.monotonic())
     relays: dict[str, Relay] = {}
     channels = Channels(relays, reads)
+
+    def author(session_id: str, channel: str) -> Listener | None:
+        return handshake.author(session_id, channel)  # made below: it rests on the desk, which rests on this
+
+    presence = Presence(
+        live,
+        calls,
+        settings,
+        # Unique in the fleet, as a process id is not: the latest list of a name is what counts.
+        gateway=settings.gateway_id or f"{process.instance}-{secrets.token_hex(4)}",
+        author=author,
+        formats=(JSON, MSGPACK),
+    )
     desk = Desk(
         channels,
         calls,
         authenticator,
         admission,
+        presence,
         gateway=process.instance,
         timeout=settings.request_seconds,
     )
@@ -104,6 +122,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     app = _app(
         [
             *api.routes(),
+            *PresenceApi(calls, authenticator, settings).routes(),
             Route("/api/orders/{order_id}/stream", order_stream, methods=["GET"]),
             Route("/api/stream", channel_stream, methods=["GET"]),
             *page_routes(settings),
@@ -111,7 +130,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         origins,
     )
     await authenticator.start()
-    for task in (*relay.start(), *rooms.start(), connections.start()):
+    for task in (*relay.start(), *rooms.start(), *presence.start(), connections.start()):
         process.rests_on(task)
     name = Name(process.instance, f"{process.instance}-{secrets.token_hex(4)}")
     rebalance = Rebalance(
@@ -139,6 +158,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await server.stop(REQUESTS_SECONDS)
         await desk.close(REQUESTS_SECONDS)
         await connections.close()
+        await presence.close()
         await relay.close()
         await rooms.close()
         await authenticator.close()

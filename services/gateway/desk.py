@@ -29,14 +29,20 @@ from proto.websocket import (
     Ping,
     Pong,
     SendChatMessage,
+    StartTyping,
+    StopTyping,
     Subscribe,
     Unsubscribe,
+    Who,
 )
 from runtime import rpc
+from runtime.errors import Overloaded
 from runtime.metrics import counter
 from services.gateway import access
 from services.gateway.auth import Unauthorized
 from services.gateway.open_rooms import OpenRooms
+from services.gateway.presence.blobs import checked
+from services.gateway.presence.presence import CHANNEL
 from services.gateway.relay import Start
 from services.gateway.session import error
 from services.gateway.wire import chat_frame
@@ -49,8 +55,12 @@ if TYPE_CHECKING:
     from services.gateway.auth import Identity
     from services.gateway.authenticator import Authenticator
     from services.gateway.channels import Channels
-    from services.gateway.hub import Channel
+    from services.gateway.hub import Channel, Listener
+    from services.gateway.presence.audience import Parting
+    from services.gateway.presence.presence import Presence
+    from services.gateway.presence.scenes import Scene
     from services.gateway.session import Session, Work
+    from services.gateway.wire import Format
 
 _ROOM = "room:"
 
@@ -71,6 +81,20 @@ class Client(Protocol):
     @property
     def ended(self) -> bool:
         """Nothing can be sent any more."""
+
+    @property
+    def format(self) -> Format:
+        """How it wants its frames."""
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended, once it has."""
+
+    def write(self, data: bytes) -> None:
+        """Encoded frames, if it is still open."""
+
+    def follower(self, name: str) -> Listener | None:
+        """It on a channel."""
 
     def send(self, frame: ServerFrame) -> None:
         """One frame, if it is still open."""
@@ -97,12 +121,14 @@ class Desk:
         calls: Bus,
         authenticator: Authenticator,
         admission: Admission,
+        presence: Presence,
         *,
         gateway: str,
         timeout: float,
     ) -> None:
         self._channels = channels
         self._admission = admission
+        self._presence = presence
         self._open_rooms = OpenRooms()
         self._calls = calls
         self._authenticator = authenticator
@@ -172,6 +198,10 @@ class Desk:
         """A client left this channel."""
         self._channels.release(channel)
 
+    def departed(self, client: Client) -> None:
+        """The connection is over; the session still says where it was."""
+        self._presence.gone(client)
+
     # -- works -----------------------------------------------------------------------
 
     async def _perform(self, client: Client, frame: ClientFrame, channel: str) -> None:
@@ -181,12 +211,20 @@ class Desk:
             case Subscribe() | JoinRoom():
                 await self._subscribe(client, channel, frame)
             case Unsubscribe() | LeaveRoom():
-                client.unfollow(channel)
+                self._leave(client, channel)
                 self._ack(client, frame.id, channel=channel)
             case SendChatMessage():
                 await self._send(client, channel, frame)
             case FetchHistory() if not client.ended:
                 await self._history(client, frame)
+            case StartTyping():
+                self._presence.typed(client, channel)
+                self._ack(client, frame.id)
+            case StopTyping():
+                self._presence.stopped_typing(client, channel)
+                self._ack(client, frame.id)
+            case Who() if not client.ended:
+                await self._who(client, frame)
             case Ping():
                 client.send(Pong(id=frame.id))
 
@@ -209,6 +247,8 @@ class Desk:
                 return
             client.session.admitted = True
         client.identified(identity, time.monotonic() + identity.expires_at - time.time())
+        if known is None and not client.ended:
+            self._presence.arrived(client)
         if known is None:
             client.send(self._hello(client.session.id, identity))
         self._ack(client, frame_id)
@@ -219,8 +259,56 @@ class Desk:
         )
 
     async def _subscribe(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
-        identity = _identity(client)
         client.session.require_place(name)
+        if name.startswith(CHANNEL):
+            await self._list(client, name.removeprefix(CHANNEL), frame)
+        elif name.startswith(_ROOM) and client.session.present:
+            await self._join(client, name, frame)
+        else:
+            await self._follow(client, name, frame)
+
+    async def _join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
+        """Follow a room, and be in it."""
+        wish = frame.presence if isinstance(frame, JoinRoom) else "events"
+        metadata = checked(frame.metadata) if isinstance(frame, JoinRoom) else None
+        again = name in client.session.channels
+        scene = self._presence.pin(name)
+        try:
+            channel = await self._follow(client, name, frame, scene)
+            # It may have gone meanwhile, and what it said is done all the same: then it is not there.
+            if name in client.session.channels and client.session.present:
+                self._presence.joined(client, channel, wish, metadata, again=again)
+        finally:
+            self._presence.unpin(scene)
+
+    async def _list(self, client: Client, scope: str, frame: Subscribe | JoinRoom) -> None:
+        """Tell `client` who is in a scope, and every change of that."""
+        identity, name = _identity(client), CHANNEL + scope
+        if scope.startswith(_ROOM) and scope not in client.session.channels:
+            await self._ask_to_join(scope.removeprefix(_ROOM), identity)
+        again = name in client.session.channels
+        scene = self._presence.pin(scope)
+        if scene is None:
+            raise Overloaded
+        try:
+            self._ack(client, frame.id, channel=name)
+            client.session.channels[name] = None
+            if not client.ended:
+                self._presence.listed(client, scene, again=again)
+        finally:
+            self._presence.unpin(scene)
+
+    def _leave(self, client: Client, name: str) -> None:
+        client.unfollow(name)
+        if name.startswith(CHANNEL):
+            self._presence.unlisted(client, name.removeprefix(CHANNEL))
+        elif name.startswith(_ROOM) and client.session.present:
+            self._presence.left(client, name)
+
+    async def _follow(
+        self, client: Client, name: str, frame: Subscribe | JoinRoom, scene: Scene | None = None
+    ) -> Channel:
+        identity = _identity(client)
         position, broken = _position(frame.since)
         if name.startswith(_ROOM):
             await self._ask_to_join(name.removeprefix(_ROOM), identity)
@@ -229,6 +317,7 @@ class Desk:
         if place is None or channel is None:
             raise access.order_not_found()
         with place.relay.pinned(channel):
+            online = await self._presence.count(scene, identity.user) if frame.id is not None else None
             start = await place.relay.start_for(channel, position)
             if broken is not None:
                 start = Start(channel.last, [], broken)
@@ -242,8 +331,10 @@ class Desk:
                 reason=start.reset,
                 # What it missed follows: only the events themselves move it on.
                 position=frame.since if start.missed else position_text(channel.epoch, channel.tail),
+                online_count=online,
             )
             client.follow(channel, start)
+        return channel
 
     async def _ask_to_join(self, room_id: str, identity: Identity) -> None:
         now = time.monotonic()
@@ -264,6 +355,7 @@ class Desk:
             origin=client.session.id,
         )
         sent = await self._call("send", command, chat.MessageSent)
+        self._presence.stopped_typing(client, name)
         self._ack(
             client,
             frame.id,
@@ -281,6 +373,20 @@ class Desk:
         page = await self._call("history", command, chat.HistoryPage)
         messages = tuple(chat_frame(message, message.position) for message in page.messages)
         self._ack(client, frame.id, channel=f"{_ROOM}{frame.room_id}", messages=messages, more=page.more)
+
+    async def _who(self, client: Client, frame: Who) -> None:
+        if frame.scope.startswith(_ROOM) and frame.scope not in client.session.channels:
+            await self._ask_to_join(frame.scope.removeprefix(_ROOM), _identity(client))
+        page = await self._presence.who(frame.scope, frame.after or "", frame.limit)
+        self._ack(
+            client,
+            frame.id,
+            scope=frame.scope,
+            revision=page.revision,
+            count=page.online,
+            members=page.members,
+            more=page.more,
+        )
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
         return await rpc.call(self._calls, "chat", method, command, reply, timeout=self._timeout)

@@ -19,7 +19,7 @@ from proto.chat import ChatMessage
 from proto.frames import StatusUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Mapping
 
     from proto.frames import ResetReason
 
@@ -241,6 +241,17 @@ class Channel:
             if data:
                 listener.write(data)
         return len(authors)
+
+    def tell(self, frames: Mapping[Codec, bytes], apart: Container[Listener] = ()) -> None:
+        """Write something that is not in the log to every listener whose codec has a frame, but those
+        `apart`.
+        """
+        for codec, group in list(self._listeners.items()):
+            data = frames.get(codec)
+            if data:
+                for listener, write in list(group.items()):
+                    if listener not in apart:
+                        write(data)
 
     def restart(self, reason: ResetReason, epoch: str, last: Event | None) -> None:
         """Continuity is broken for everybody: go on from `last`, and say so."""

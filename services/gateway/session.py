@@ -22,8 +22,11 @@ from proto.websocket import (
     Pong,
     SendChatMessage,
     ServerFrame,
+    StartTyping,
+    StopTyping,
     Subscribe,
     Unsubscribe,
+    Who,
 )
 from services.gateway import access
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 ORDER: Final = "order"
 ROOM: Final = "room"
+PRESENCE: Final = "presence"
 STRIKES: Final = 10
 """Frames over the rate that are answered with an error before the connection is closed."""
 
@@ -72,7 +76,17 @@ Decision = Answer | Work | End
 class Session:
     """See the module's docstring. `channels` maps what is followed to whether it is live yet."""
 
-    __slots__ = ("_limits", "_strikes", "_tokens", "_updated", "admitted", "channels", "id", "identity")
+    __slots__ = (
+        "_limits",
+        "_strikes",
+        "_tokens",
+        "_updated",
+        "admitted",
+        "channels",
+        "id",
+        "identity",
+        "present",
+    )
 
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
         self.id = session_id
@@ -80,6 +94,8 @@ class Session:
         self.admitted = False
         """Counted among the connections of its user."""
         self.channels: dict[str, None] = {}
+        self.present = False
+        """Whether others are told that its user is there."""
         self._limits = limits
         self._tokens = limits.burst
         self._updated = now
@@ -117,7 +133,7 @@ class Session:
         name = _named(frame)
         match frame:
             case Subscribe() | JoinRoom():
-                _require_right(name, self.identity)
+                self._require_right(name, self.identity)
             case Unsubscribe() | LeaveRoom():
                 self._require_followed(name)
             case SendChatMessage():
@@ -125,12 +141,40 @@ class Session:
                 self._require_followed(name)
             case FetchHistory():
                 access.require_room(self.identity, frame.room_id)
+            case StartTyping() | StopTyping():
+                name = self._keyboard(frame)
+            case Who():
+                access.require_scope(self.identity, name, inside=name in self.channels)
         return name
 
     def require_place(self, name: str) -> None:
         """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others."""
         if name not in self.channels and len(self.channels) >= self._limits.channels:
             raise Refusal("too_many_channels", f"At most {self._limits.channels} channels on one connection.")
+
+    def _require_right(self, name: str, identity: Identity) -> None:
+        kind, _, rest = name.partition(":")
+        if kind == ORDER:
+            access.require_orders(identity)
+            access.order_id(rest)
+        elif kind == ROOM and rest:
+            access.require_room(identity, rest)
+        elif kind == PRESENCE:
+            access.require_scope(identity, rest, inside=rest in self.channels)
+        else:
+            raise Refusal("invalid_request", "A channel is room:<id>, order:<id> or presence:<scope>.")
+
+    def _keyboard(self, frame: StartTyping | StopTyping) -> str:
+        """The scope that is typed in, which must be followed."""
+        if frame.document_id is None:
+            name = f"{ROOM}:{frame.room_id}" if frame.room_id is not None else self._only_room()
+            self._require_followed(name)
+            return name
+        if frame.room_id is not None:
+            raise Refusal("invalid_request", "Say roomId or documentId, not both.")
+        scope = f"doc:{frame.document_id}"
+        self._require_followed(f"{PRESENCE}:{scope}")
+        return scope
 
     def _require_followed(self, name: str) -> None:
         if name not in self.channels:
@@ -167,18 +211,9 @@ def _named(frame: ClientFrame) -> str:
             return f"{ROOM}:{frame.room_id}"
         case SendChatMessage(room_id=str(room_id)):
             return f"{ROOM}:{room_id}"
+        case Who():
+            return frame.scope
     return ""
-
-
-def _require_right(name: str, identity: Identity) -> None:
-    kind, _, rest = name.partition(":")
-    if kind == ORDER:
-        access.require_orders(identity)
-        access.order_id(rest)
-    elif kind == ROOM and rest:
-        access.require_room(identity, rest)
-    else:
-        raise Refusal("invalid_request", "A channel is room:<id> or order:<id>.")
 
 
 def error(refusal: Refusal, frame_id: str | None) -> ErrorFrame:

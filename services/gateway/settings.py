@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
+from proto.presence import GRACE_SECONDS
 from runtime.settings import ProcessSettings, Secret, variable
 from services.gateway.auth import MAX_LEEWAY_SECONDS, Misconfigured
 from services.gateway.keyset import SharedSecret
@@ -46,6 +47,9 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
     max_connections         streams at once; one more is told to come back later
     max_channels            channels at once, as above
+    presence_roster_limit   members of a scope above which clients are told how many there are, and not who
+    presence_linger_seconds how long somebody whose connection broke is still there
+    presence_grace_seconds  how long somebody whom we sent to another gateway is still here
     request_seconds         how long a request may take; a write outlives a leader election (15 s)
     sse_retry_ms            pause before a client reconnects; each gets its own, 50 to 150 % of this
     demo_shop               address of the demo's shop, which has orders and tokens; unset = no demo
@@ -77,6 +81,9 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     outbox_bytes: Count = 262144
     max_connections: Count = 100_000
     max_channels: Count = 100_000
+    presence_roster_limit: Count = 1000
+    presence_linger_seconds: Limit = 5.0
+    presence_grace_seconds: Limit = GRACE_SECONDS
     request_seconds: Seconds = 20.0
     sse_retry_ms: Count = 2000
     demo_shop: str | None = None

@@ -37,9 +37,10 @@ VALUES: Final[dict[str, frozenset[str]]] = {
     "limit": _set("connections per_address handshake_rate file_descriptors"),
     "method": _set("state drain rebalance connections kick"),
     "outcome": _set("ok refused failed"),
-    "role": _set("live calls"),
+    "role": _set("live calls lease"),
     "route": _set("orders_create orders_list orders_get orders_status page"),
-    "component": _set("orders chat gateway"),
+    "component": _set("orders chat presence gateway"),
+    "state": _set("all lingering"),
     "stream": frozenset(spec.name for spec in STREAMS),
     "transport": _set("websocket sse"),
     "version": _set("0.1.0"),
@@ -58,7 +59,8 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_rpc_answers", "code"): _set("ok invalid_request not_found internal overloaded timeout"),
     ("carillon_gateway_http_requests", "code"): CODES | {"client_left"},
     ("carillon_gateway_works", "kind"): _set(
-        "Authenticate Subscribe Unsubscribe JoinRoom LeaveRoom SendChatMessage FetchHistory"
+        "Authenticate Subscribe Unsubscribe JoinRoom LeaveRoom SendChatMessage FetchHistory StartTyping "
+        "StopTyping Who"
     ),
     ("carillon_bus_errors", "kind"): _set(
         "pending_full waiting_full connect permission connection closed handler"
@@ -68,6 +70,12 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_log_appends", "outcome"): _set("stored duplicate failed"),
     ("carillon_gateway_live_messages", "outcome"): _set("accepted held stale nudge"),
     ("carillon_gateway_resumes", "outcome"): frozenset({"ring", "log", *ResetReason}),
+    ("carillon_gateway_presence_diffs", "outcome"): _set("accepted stale held"),
+    ("carillon_gateway_presence_snapshots", "outcome"): _set("ok old refused failed"),
+    ("carillon_gateway_roster_writes", "outcome"): _set("ok fenced refused failed"),
+    ("carillon_gateway_lease_renewals", "outcome"): _set("ok stalled failed"),
+    ("carillon_gateway_typing_broadcasts", "outcome"): _set("sent gathered lost"),
+    ("carillon_gateway_presence_frames", "type"): _set("presence_occupancy presence_diff user_typing"),
     ("carillon_gateway_goodbyes", "reason"): _set("drain rebalance"),
     ("carillon_gateway_websocket_closed", "reason"): _set(
         "client error no_pong slow_consumer half_message too_many_fragments invalid_utf8 "
@@ -79,11 +87,11 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
         "client error slow_consumer talkative token_expired drain rebalance shutdown complete "
         "unauthorized forbidden rate_limited"
     ),
-    # A gateway does not append to the streams of orders and chat.
-    ("carillon_log_append_seconds", "stream"): frozenset(),
-    ("carillon_log_appends", "stream"): frozenset(),
-    ("carillon_log_append_retries", "stream"): frozenset(),
-    ("carillon_log_nudges", "stream"): frozenset(),
+    # A gateway appends to no other streams.
+    ("carillon_log_append_seconds", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
+    ("carillon_log_appends", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
+    ("carillon_log_append_retries", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
+    ("carillon_log_nudges", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
     ("carillon_info", "component"): _set("gateway"),
     ("carillon_ready", "component"): _set("gateway"),
     # It serves its operators, and nobody else.

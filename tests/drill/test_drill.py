@@ -146,7 +146,7 @@ pytestmark = pytest.mark.drill
 @pytest.mark.timeout(300)
 async def test_everybody_ends_with_every_message_once_and_in_order() -> None:
     """Rolling restart, kill -9 of a gateway, of chat and of NATS, a client that does not read, 20 cuts."""
-    with DrillStack(gateways=3, chat=2, orders=1, **SETTINGS) as stack:
+    with DrillStack(gateways=3, chat=2, orders=1, presence=0, **SETTINGS) as stack:
         fleet = Fleet([gateway.port for gateway in stack.gateways], SEED)
         async with cutting_proxy(stack.gateways[1].port, SEED) as proxy:
             talkers = sockets(SOCKETS, ROOMS, fleet, SEED)

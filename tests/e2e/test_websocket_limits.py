@@ -219,7 +219,7 @@ async def test_a_goodbye_is_not_kept_for_who_never_reads_it(gateway: Gateway) ->
     """Closed while bytes wait for it, and it does not even leave: its connection is gone all the same."""
     mute = await WsClient().connect(gateway.url, chatter("mute"), read=False)
     mute.say("join_room", roomId="unread")
-    cut, left = closed_for(gateway, "slow_consumer"), closed_for(gateway, "client")
+    cut, left = closed_for(gateway, "slow_consumer"), closed_for(gateway, "closed")
     waiting, before = 0, -1
     async with await WsClient().hello(gateway.url, chatter("author")) as author:
         await author.join("unread")
@@ -230,7 +230,7 @@ async def test_a_goodbye_is_not_kept_for_who_never_reads_it(gateway: Gateway) ->
                 await author.answer(question)
             before, waiting = waiting, unread(gateway, mute)
         mute.write(close(1000))
-        await until(lambda: closed_for(gateway, "client") == left + 1, what="its end")
+        await until(lambda: closed_for(gateway, "closed") == left + 1, what="its end")
     await mute.leave()
 
     assert closed_for(gateway, "slow_consumer") == cut

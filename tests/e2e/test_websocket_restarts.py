@@ -24,7 +24,7 @@ async def test_a_gateway_that_drains_says_goodbye_to_everybody() -> None:
     """A frame that says when to come back, then 4200, never a cut; elsewhere nobody misses or repeats
     anything.
     """
-    with Stack(gateways=2, chat=1, orders=0, DRAIN_SECONDS="2", **ROOMY) as stack:
+    with Stack(gateways=2, chat=1, orders=0, presence=0, DRAIN_SECONDS="2", **ROOMY) as stack:
         leaving, staying = stack.gateways
         author = await WsClient().hello(staying.url, chatter("author"))
         await author.join("r")
@@ -63,7 +63,7 @@ async def test_a_gateway_that_drains_says_goodbye_to_everybody() -> None:
 
 async def test_no_socket_is_lost_while_nats_restarts() -> None:
     """Sent before, while nobody stores anything, and after: what was acknowledged comes once, in order."""
-    with Stack(gateways=2, chat=1, orders=0, REQUEST_SECONDS="3", **ROOMY) as stack:
+    with Stack(gateways=2, chat=1, orders=0, presence=0, REQUEST_SECONDS="3", **ROOMY) as stack:
         author = await WsClient().hello(stack.gateways[0].url, chatter("author"))
         await author.join("r")
         halves = await asyncio.gather(*(crowd(gateway.url, "r", CROWD // 2) for gateway in stack.gateways))

@@ -84,6 +84,17 @@ def test_a_live_message_is_the_stored_one(row: Message) -> None:
         (subjects.rpc("chat", "send"), "rpc.chat.send"),
         (subjects.gateways_state(), "ctl.gateways.state"),
         (subjects.gateway_control("gw.1", "drain"), "ctl.gateway.<gateway>.drain"),
+        (subjects.presence_lease("gw.1", "e"), "presence.lease.<gateway>.<epoch>"),
+        (
+            subjects.presence_roster("room:>", "gw.1", "e", "0"),
+            "presence.roster.<scope>.<gateway>.<epoch>.<shard>",
+        ),
+        (subjects.presence_live("online"), "live.presence.<scope>"),
+        (subjects.presence_live("doc:a.b"), "live.presence.<scope>"),
+        (subjects.presence_history("room:*"), "presence.history.<scope>"),
+        (subjects.presence_seen("a b"), "presence.seen.<user>"),
+        (subjects.typing("room:lobby"), "eph.typing.<scope>"),
+        (subjects.rpc("presence", "who"), "rpc.presence.who"),
     ],
 )
 def test_a_subject_matches_its_row_and_no_other(subject: str, pattern: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import proto
-from proto import chat, control, fleet, frames, orders, websocket
+from proto import chat, control, fleet, frames, orders, presence, websocket
 from proto.errors import CATALOGUE, CLOSE_CODES, Refusal
 from proto.frames import ErrorBody, Reconnect, Reset, StatusUpdate
 from proto.orders import OrderStatus
@@ -41,7 +41,7 @@ FILES: Final[dict[str, Vector]] = {
 }
 STRUCTS: Final = {
     kind.__name__: kind
-    for module in (orders, chat, control, fleet, frames, websocket)
+    for module in (orders, chat, presence, control, fleet, frames, websocket)
     for kind in public_structs(module)
 }
 TYPED: Final = ("commands", "control", "events", "frames")
@@ -84,6 +84,7 @@ def test_every_message_has_a_vector() -> None:
     assert set(STRUCTS) - covered == {
         *("Order", "StatusChange", "AppliedKey"),  # parts of OrderChanged
         "HistoryMessage",  # part of HistoryPage
+        "PastChange",  # part of PresenceHistory
     }
 
 

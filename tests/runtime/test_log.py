@@ -8,6 +8,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from proto.headers import NUDGE
@@ -140,6 +141,21 @@ async def test_of_two_writers_on_the_same_sequence_one_wins(bus: Bus, name: str)
 
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Appended"] + ["WrongSequence"] * 19
         assert (await log.state()).last_seq == 2
+
+
+async def test_a_message_may_be_kept_for_a_while_only(bus: Bus, name: str) -> None:
+    """For as long as it says, where the stream allows that; one that does not say is kept."""
+    spec = msgspec.structs.replace(spec_for(name), message_ttl=True, last_only=True)
+    kept = Log(bus, await provisioned(bus, spec))
+    await kept.append(f"{name}.log.short", b"short", message_id="1", ttl=1)
+    await kept.append(f"{name}.log.long", b"long", message_id="2")
+
+    async def gone() -> bool:
+        return await kept.last_from_leader(f"{name}.log.short") is None
+
+    await until_async(gone)
+    assert await kept.last_from_leader(f"{name}.log.long") is not None
+    await delete(bus, spec.name)
 
 
 async def test_a_full_stream_says_so(bus: Bus, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proto.streams import ORDERS
+from proto.streams import ORDERS, STREAMS
 from runtime import provision as provision_module
 from runtime.provision import ProvisionError, ProvisionSettings, provision, provision_all, wanted
 from tests.support.buses import connected_bus
@@ -23,6 +23,7 @@ from tests.support.streams import api, config_of, spec_for
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from proto.streams import StreamSpec
     from runtime.bus import Bus
     from tests.support.nats_server import NatsServer
 
@@ -66,6 +67,19 @@ async def test_a_stream_is_created_as_wanted_and_then_left_alone(bus: Bus) -> No
         "new",
         "live.orders.>",
     )
+
+
+@pytest.mark.parametrize("spec", STREAMS, ids=lambda spec: spec.name)
+async def test_every_stream_of_the_wire_is_one_that_nats_takes(bus: Bus, spec: StreamSpec) -> None:
+    """And keeps as it was wanted, what is republished, how many of a subject, and for how long among it."""
+    assert await provision(bus, spec, 1) == "created"
+    assert await provision(bus, spec, 1) == "unchanged"
+
+    config = await config_of(bus, spec.name)
+    assert ("republish" in config) == bool(spec.republish_from)
+    assert config["max_msgs_per_subject"] == (1 if spec.last_only else -1)
+    assert config.get("allow_msg_ttl", False) == spec.message_ttl
+    assert config["discard"] == ("old" if spec.max_age_seconds else "new")
 
 
 async def test_a_changed_field_is_updated_and_the_rest_is_kept(bus: Bus) -> None:

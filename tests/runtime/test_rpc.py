@@ -18,7 +18,7 @@ from runtime import headers as wire
 from runtime import rpc
 from runtime.errors import NoResponders, NotConnected
 from runtime.logs import bind_request_id, current_request_id
-from runtime.rpc import Method, RpcServer, call
+from runtime.rpc import Method, Parts, RpcServer, call, collect
 from tests.support.buses import bus_for, connected_bus, into, metric
 from tests.support.until import until
 
@@ -68,7 +68,11 @@ async def loud(question: Question) -> Answer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    bus: Bus, service: str, *, concurrency: int = 256, **handlers: Callable[[Question], Awaitable[Answer]]
+    bus: Bus,
+    service: str,
+    *,
+    concurrency: int = 256,
+    **handlers: Callable[[Question], Awaitable[Answer | Parts[Answer]]],
 ) -> AsyncIterator[RpcServer]:
     """A replica, known to NATS."""
     methods = [Method(name, Question, handler) for name, handler in handlers.items()]
@@ -125,6 +129,59 @@ async def test_a_refusal_crosses_nats_with_code_and_message(nats: NatsServer) ->
             b"illegal_transition",
             ErrorBody("illegal_transition", "Not from there."),
         )
+
+
+async def letters(question: Question) -> Parts[Answer]:
+    """A part for each letter."""
+    return Parts([Answer(letter) for letter in question.text])
+
+
+async def test_an_answer_may_come_in_parts(nats: NatsServer) -> None:
+    """All of them, in order, together larger than one message may be; one part is enough."""
+    large = "x" * 300_000
+    async with connected_bus(nats.url) as bus, serving(bus, "parted", spell=letters, say=loud):
+        spelt = await collect(bus, "parted", "spell", Question("abcde" * 100), Answer, timeout=5)
+        assert "".join(part.text for part in spelt) == "abcde" * 100
+        assert await collect(bus, "parted", "say", Question("hi"), Answer, timeout=5) == [Answer("HI")]
+
+        async def much(question: Question) -> Parts[Answer]:
+            return Parts([Answer(large)] * 10)
+
+        async with serving(bus, "much", tell=much):
+            told = await collect(bus, "much", "tell", Question(), Answer, timeout=5)
+            assert sum(len(part.text) for part in told) == 3_000_000
+
+
+async def test_an_answer_in_parts_may_be_a_refusal(nats: NatsServer) -> None:
+    """Also when nobody serves it."""
+
+    async def refuse(question: Question) -> Parts[Answer]:
+        raise Refusal("forbidden")
+
+    async with connected_bus(nats.url) as bus, serving(bus, "strict", tell=refuse):
+        with pytest.raises(Refusal, match="forbidden"):
+            await collect(bus, "strict", "tell", Question(), Answer, timeout=5)
+        with pytest.raises(NoResponders):
+            await collect(bus, "nowhere", "tell", Question(), Answer, timeout=0.2)
+
+
+async def test_an_answer_that_lost_a_part_is_asked_for_again(nats: NatsServer) -> None:
+    """What is left of it is never given as the whole."""
+    async with connected_bus(nats.url) as bus:
+        attempts: list[bytes] = []
+
+        def answer(_subject: bytes, reply: bytes, _payload: bytes, _headers: bytes | None) -> None:
+            attempts.append(reply)
+            for number in (1, 2, 3):
+                if number != 2 or len(attempts) > 1:
+                    headers = {"Carillon-Part": f"{number}/3"}
+                    bus.publish(reply.decode(), b'{"text":"%d"}' % number, headers=headers)
+
+        bus.subscribe("rpc.lossy.tell", answer)
+        parts = await collect(bus, "lossy", "tell", Question(), Answer, timeout=5)
+
+        assert [part.text for part in parts] == ["1", "2", "3"]
+        assert len(attempts) == 2
 
 
 async def test_an_unknown_exception_is_internal_and_tells_nothing(nats: NatsServer) -> None:

@@ -32,10 +32,11 @@ class DrillStack(Stack):
         gateways: int = 1,
         orders: int = 1,
         chat: int = 1,
+        presence: int = 0,
         cluster: Sequence[str] = (),
         **settings: str,
     ) -> None:
-        super().__init__(gateways=gateways, orders=orders, chat=chat, **settings)
+        super().__init__(gateways=gateways, orders=orders, chat=chat, presence=presence, **settings)
         self.urls = list(cluster) or [self.nats.url]
         if cluster:
             self._settings |= {"NATS_URL": ",".join(cluster), "STREAM_REPLICAS": str(len(cluster))}

@@ -116,8 +116,10 @@ class Asker:
 class SecuredStack(Stack):
     """As Stack, each process with the key of its own party."""
 
-    def __init__(self, *, gateways: int = 1, orders: int = 1, chat: int = 1, **settings: str) -> None:
-        super().__init__(gateways=gateways, orders=orders, chat=chat, **settings)
+    def __init__(
+        self, *, gateways: int = 1, orders: int = 1, chat: int = 1, presence: int = 1, **settings: str
+    ) -> None:
+        super().__init__(gateways=gateways, orders=orders, chat=chat, presence=presence, **settings)
         self.nats.destroy()
         self.nats = self.secured = SecuredNats()
         self._party = "provision"
@@ -141,3 +143,8 @@ class SecuredStack(Stack):
         """As in Stack."""
         self._party = "chat"
         return super().new_chat()
+
+    def new_presence(self) -> ServiceProcess:
+        """As in Stack."""
+        self._party = "presence"
+        return super().new_presence()

@@ -166,14 +166,17 @@ class Gateway(ServiceProcess):
 class Stack:
     """NATS with its streams, and as many services and gateways as asked for. Use as a context manager."""
 
-    def __init__(self, *, gateways: int = 1, orders: int = 1, chat: int = 0, **settings: str) -> None:
+    def __init__(
+        self, *, gateways: int = 1, orders: int = 1, chat: int = 0, presence: int = 0, **settings: str
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="carillon-stack-"))
         self.nats = NatsServer()
         self._settings = settings
-        self._counts = gateways, orders, chat
+        self._counts = gateways, orders, chat, presence
         self.gateways: list[Gateway] = []
         self.orders: list[ServiceProcess] = []
         self.chat: list[ServiceProcess] = []
+        self.presence: list[ServiceProcess] = []
 
     def environment(self) -> dict[str, str]:
         """What every process is told."""
@@ -184,10 +187,11 @@ class Stack:
         try:
             self.nats.start()
             self.provision()
-            gateways, orders, chat = self._counts
+            gateways, orders, chat, presence = self._counts
             self.gateways = [self.new_gateway() for _ in range(gateways)]
             self.orders = [self.new_orders() for _ in range(orders)]
             self.chat = [self.new_chat() for _ in range(chat)]
+            self.presence = [self.new_presence() for _ in range(presence)]
             for process in self.processes:
                 process.wait_ready()
         except BaseException:
@@ -201,7 +205,7 @@ class Stack:
     @property
     def processes(self) -> list[ServiceProcess]:
         """All but NATS."""
-        return [*self.gateways, *self.orders, *self.chat]
+        return [*self.gateways, *self.orders, *self.chat, *self.presence]
 
     def provision(self) -> None:
         """`python -m runtime.provision`."""
@@ -228,6 +232,12 @@ class Stack:
     def new_chat(self) -> ServiceProcess:
         """One more chat service, as above."""
         service = ServiceProcess("chat", self.environment(), self.folder)
+        service.spawn()
+        return service
+
+    def new_presence(self) -> ServiceProcess:
+        """One more presence service, as above."""
+        service = ServiceProcess("presence", self.environment(), self.folder)
         service.spawn()
         return service
 

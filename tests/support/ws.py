@@ -158,7 +158,11 @@ class WsClient:
         if small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+        except BaseException:
+            sock.close()
+            raise
         limit = 1024 if small else 2**20
         self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=limit)
         self._writer.write(data)
@@ -197,7 +201,14 @@ class WsClient:
         if self._writer is not None:
             self._writer.transport.abort()
             with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
+                # Shielded: who is cancelled here would leave a cancelled future to whoever leaves next.
+                await asyncio.shield(self._writer.wait_closed())
+
+    async def leave_politely(self) -> None:
+        """Close with 1000, and go once that is answered."""
+        self.write(close(1000))
+        await self.until_closed()
+        await self.leave()
 
     async def __aenter__(self) -> WsClient:
         return self

@@ -9,7 +9,7 @@ from websockets.frames import CloseCode as Rfc6455
 from proto.errors import CLOSE_CODES, Refusal
 from proto.websocket import Goodbye
 from services.gateway.transports.following import Following
-from services.gateway.transports.websocket import Keep, WebSocket
+from services.gateway.transports.websocket import CLOSED_BY_CLIENT, Keep, WebSocket
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from services.gateway.connections import Leave
     from services.gateway.desk import Desk
+    from services.gateway.presence.audience import Parting
     from services.gateway.session import Session, Work
     from services.gateway.transports.following import Follower
     from services.gateway.wire import WireFormat
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PEACE: Final = frozenset({"client", "error", "no_pong", "slow_consumer", "drain", "rebalance"})
 """Ends after which what had been said before is still done."""
+SENT_AWAY: Final = ("drain", "rebalance")
+"""Reasons for which a client is told to go on elsewhere."""
 
 
 class ClientSocket(WebSocket, Following):
@@ -57,6 +60,13 @@ class ClientSocket(WebSocket, Following):
     def raw_write(self) -> Callable[[bytes], None]:
         """The transport's own."""
         return self._out.write
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended."""
+        if self._ended == CLOSED_BY_CLIENT:
+            return "left"
+        return "sent" if self._ended in SENT_AWAY else "lost"
 
     def message(self, text: bool, data: bytes) -> None:
         """A frame of the client."""

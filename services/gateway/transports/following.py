@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from services.gateway.auth import Identity
     from services.gateway.desk import Desk
     from services.gateway.hub import Channel, Codec, Event
+    from services.gateway.presence.audience import Parting
     from services.gateway.relay import Start
     from services.gateway.wire import Format
 
@@ -85,6 +86,11 @@ class Following:
     def raw_write(self) -> Callable[[bytes], None]:
         """What the fan-out calls."""
         raise NotImplementedError
+
+    @property
+    def parting(self) -> Parting:
+        """How it ended, once it has."""
+        return "lost"
 
     def write(self, data: bytes) -> None:
         """Encoded frames, if it is still open."""
@@ -156,6 +162,7 @@ class Following:
                 self._desk.see_off(self._task)
             else:
                 self._task.cancel()
+        self._desk.departed(self)
         for follower in self._followers.values():
             follower.channel.detach(follower)
             self._desk.release(follower.channel)

@@ -40,6 +40,10 @@ MESSAGE_SECONDS: Final = 10.0
 _AT_EOF: Final = StreamReader.at_eof.__code__
 """Where the parser waits for the next frame to begin."""
 
+CLOSED_BY_CLIENT: Final = "closed"
+"""The client said that it is done. A page that is left says 1001, and may only be loaded again."""
+_ON_PURPOSE: Final = (Rfc6455.NORMAL_CLOSURE, Rfc6455.NO_STATUS_RCVD)
+
 IDLE, ASKED, ANSWERED, LEAVING, GONE = range(5)
 
 OPEN = gauge("gateway_websockets", "Open WebSocket connections", [])
@@ -318,6 +322,8 @@ def _between_frames(parser: Parser) -> bool:
 
 
 def _reason(parser: Parser) -> str:
-    if parser.close_rcvd is not None or parser.close_sent is None:
+    if parser.close_rcvd is not None:
+        return CLOSED_BY_CLIENT if parser.close_rcvd.code in _ON_PURPOSE else "client"
+    if parser.close_sent is None:
         return "client"
     return f"protocol_{int(parser.close_sent.code)}"

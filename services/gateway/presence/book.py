@@ -1,0 +1,179 @@
+"""Which users are where over this gateway's own connections: what it writes into its rosters. Pure: time is
+an argument.
+
+A scope's members lie on pages, so that a join in a large room rewrites one page and not the room. A user
+stays on the page it came to. Somebody whose connection broke lingers: the others see nothing of it unless the
+time is over before the user is back.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PAGE: Final = 128
+"""Members on one page. With names and metadata of the largest kind it stays below MAX_ROSTER_BYTES."""
+
+
+class Seat(msgspec.Struct, gc=False):
+    """One user in one scope. `sockets` is 0 while it lingers; `metadata` is JSON or empty, and given, as the
+    name was, at `told`.
+
+    There is one for each member of each scope, so it holds nothing that could be shared or left out.
+    """
+
+    name: str
+    since: int
+    told: int
+    sockets: int = 1
+    metadata: bytes = b""
+
+    @property
+    def devices(self) -> int:
+        """As others see it: somebody who lingers is still there."""
+        return self.sockets or 1
+
+
+class PageId(NamedTuple):
+    """Where a page is."""
+
+    scope: str
+    number: int
+
+
+_NOBODY: Final[Mapping[str, Seat]] = {}
+
+
+class Book:
+    """See the module's docstring. `at` is in milliseconds of the wall clock, `until` and `now` are of the
+    monotonic one.
+    """
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, list[dict[str, Seat]]] = {}
+        self._lingering: dict[tuple[str, str], float] = {}
+        self._changed: dict[PageId, None] = {}
+
+    def enter(self, scope: str, user: str, name: str, at: int, metadata: bytes | None = None) -> None:
+        """One more connection of `user` is in `scope`. `metadata` None leaves what an earlier one said."""
+        number, seat = self._find(scope, user)
+        if seat is None:
+            number = self._free_page(scope)
+            seat = Seat(sys.intern(name), at, at, 1, metadata or b"")
+            self._scopes[scope][number][sys.intern(user)] = seat
+            self._changed[PageId(scope, number)] = None
+            return
+        before = seat.devices
+        self._lingering.pop((scope, user), None)
+        seat.sockets += 1
+        if seat.devices != before:
+            self._changed[PageId(scope, number)] = None
+        self.describe(scope, user, name, at, metadata)
+
+    def describe(self, scope: str, user: str, name: str, at: int, metadata: bytes | None) -> None:
+        """A connection that is in `scope` says who the user is."""
+        number, seat = self._find(scope, user)
+        if seat is None:
+            return
+        said = (name, seat.metadata if metadata is None else metadata)
+        if said != (seat.name, seat.metadata):
+            seat.name, seat.metadata = said
+            seat.told = at
+            self._changed[PageId(scope, number)] = None
+
+    def leave(self, scope: str, user: str) -> None:
+        """One connection less, on purpose. The last one takes the user along, at once."""
+        number, seat = self._find(scope, user)
+        if seat is None or not seat.sockets:
+            return
+        seat.sockets -= 1
+        if not seat.sockets:
+            self._remove(scope, number, user)
+        self._changed[PageId(scope, number)] = None
+
+    def lose(self, scope: str, user: str, until: float) -> None:
+        """One connection less, by accident or because we sent it away. The last one lingers `until`."""
+        number, seat = self._find(scope, user)
+        if seat is None or not seat.sockets:
+            return
+        seat.sockets -= 1
+        if seat.sockets:
+            self._changed[PageId(scope, number)] = None
+        else:
+            self._lingering[scope, user] = until
+
+    def expire(self, now: float) -> int:
+        """Remove those whose time to come back is over; returns how many."""
+        over = [key for key, until in self._lingering.items() if until <= now]
+        for scope, user in over:
+            del self._lingering[scope, user]
+            number, _ = self._find(scope, user)
+            self._remove(scope, number, user)
+            self._changed[PageId(scope, number)] = None
+        return len(over)
+
+    def take_changed(self) -> list[PageId]:
+        """The pages to be written since the last call."""
+        changed, self._changed = self._changed, {}
+        return list(changed)
+
+    def page(self, page: PageId) -> Mapping[str, Seat]:
+        """Who is on a page now; nobody if there is no such page."""
+        pages = self._scopes.get(page.scope, ())
+        return pages[page.number] if page.number < len(pages) else _NOBODY
+
+    def pages(self) -> Iterator[PageId]:
+        """Every page with somebody on it."""
+        for scope, pages in self._scopes.items():
+            for number, page in enumerate(pages):
+                if page:
+                    yield PageId(scope, number)
+
+    def sockets(self, scope: str, user: str) -> int:
+        """Open connections of `user` in `scope`."""
+        seat = self._find(scope, user)[1]
+        return seat.sockets if seat is not None else 0
+
+    @property
+    def scopes(self) -> int:
+        """How many scopes have somebody."""
+        return len(self._scopes)
+
+    @property
+    def members(self) -> int:
+        """Seats in all scopes."""
+        return sum(len(page) for pages in self._scopes.values() for page in pages)
+
+    @property
+    def lingering(self) -> int:
+        """Seats without a connection."""
+        return len(self._lingering)
+
+    def _find(self, scope: str, user: str) -> tuple[int, Seat | None]:
+        # No index of users: pages are few (one in all but the largest scopes), connections are many.
+        for number, page in enumerate(self._scopes.get(scope, ())):
+            seat = page.get(user)
+            if seat is not None:
+                return number, seat
+        return 0, None
+
+    def _free_page(self, scope: str) -> int:
+        pages = self._scopes.setdefault(scope, [])
+        for number, page in enumerate(pages):
+            if len(page) < PAGE:
+                return number
+        pages.append({})
+        return len(pages) - 1
+
+    def _remove(self, scope: str, number: int, user: str) -> None:
+        pages = self._scopes[scope]
+        del pages[number][user]
+        while pages and not pages[-1]:
+            pages.pop()
+        if not pages:
+            del self._scopes[scope]

@@ -1,0 +1,1 @@
+"""Presence: who is where, folded from what all gateways write."""

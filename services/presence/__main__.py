@@ -1,0 +1,4 @@
+from runtime.service import run
+from services.presence.handlers import PRESENCE_SERVICE
+
+run(PRESENCE_SERVICE)

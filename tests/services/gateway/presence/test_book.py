@@ -1,0 +1,172 @@
+"""The book: who is where over this gateway's own connections, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway.presence.book import PAGE, Book, PageId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOM = "room:lobby"
+FIRST = PageId(ROOM, 0)
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "leave", "lose", "expire"]),
+        st.sampled_from([ROOM, "online"]),
+        st.sampled_from(["alice", "bob", "carol"]),
+    ),
+    max_size=40,
+)
+
+
+def entered(*users: str, scope: str = ROOM) -> Book:
+    """A book whose changes were taken."""
+    book = Book()
+    for user in users:
+        book.enter(scope, user, user.title(), at=1)
+    book.take_changed()
+    return book
+
+
+def test_a_user_who_enters_is_on_a_changed_page() -> None:
+    """With name, time and metadata."""
+    book = Book()
+    book.enter(ROOM, "alice", "Alice", 5, b'{"mood":"good"}')
+
+    assert book.take_changed() == [FIRST]
+    seat = book.page(FIRST)["alice"]
+    assert (seat.name, seat.since, seat.devices, seat.metadata) == ("Alice", 5, 1, b'{"mood":"good"}')
+    assert book.take_changed() == []
+
+
+def test_a_second_device_counts_and_the_user_leaves_with_the_last() -> None:
+    """Time of entering stays that of the first."""
+    book = entered("alice")
+    book.enter(ROOM, "alice", "Alice", at=9)
+    assert (book.page(FIRST)["alice"].devices, book.page(FIRST)["alice"].since) == (2, 1)
+
+    book.leave(ROOM, "alice")
+    assert book.page(FIRST)["alice"].devices == 1
+    book.leave(ROOM, "alice")
+    assert not book.page(FIRST)
+    assert book.scopes == 0
+    assert book.take_changed() == [FIRST]
+
+
+def test_leaving_where_one_is_not_changes_nothing() -> None:
+    """Nor does losing."""
+    book = entered("alice")
+    book.leave(ROOM, "bob")
+    book.lose("room:other", "alice", until=1.0)
+    book.lose(ROOM, "bob", until=1.0)
+    assert book.take_changed() == []
+
+
+def test_a_lost_user_lingers_and_nobody_sees_it() -> None:
+    """Until the time is over."""
+    book = entered("alice")
+    book.lose(ROOM, "alice", until=5.0)
+    assert book.take_changed() == []
+    assert book.page(FIRST)["alice"].devices == 1
+
+    assert book.expire(4.9) == 0
+    assert book.expire(5.0) == 1
+    assert book.take_changed() == [FIRST]
+    assert not book.page(FIRST)
+
+
+def test_a_user_who_is_back_in_time_was_never_away() -> None:
+    """No page changes, and the time that was over expires nobody."""
+    book = entered("alice")
+    book.lose(ROOM, "alice", until=5.0)
+    book.enter(ROOM, "alice", "Alice", at=7)
+
+    assert book.expire(9.0) == 0
+    assert book.take_changed() == []
+    assert book.page(FIRST)["alice"].since == 1
+
+
+def test_one_of_two_devices_lost_is_told_at_once() -> None:
+    """There is another one that proves that the user is there."""
+    book = entered("alice", "alice")
+    book.lose(ROOM, "alice", until=5.0)
+    assert book.take_changed() == [FIRST]
+    assert book.page(FIRST)["alice"].devices == 1
+    assert book.lingering == 0
+
+
+def test_a_lingering_user_is_not_left_twice() -> None:
+    """Its last connection is gone already."""
+    book = entered("alice")
+    book.lose(ROOM, "alice", until=5.0)
+    book.leave(ROOM, "alice")
+    assert book.page(FIRST)["alice"].devices == 1
+
+
+def test_what_a_device_says_about_its_user_replaces_what_another_said() -> None:
+    """A device that says nothing leaves it."""
+    book = entered("alice")
+    book.enter(ROOM, "alice", "Alice", 2, b"{}")
+    book.enter(ROOM, "alice", "Alice", 3)
+    assert book.page(FIRST)["alice"].metadata == b"{}"
+    book.take_changed()
+
+    book.describe(ROOM, "alice", "Alice", 4, b"{}")
+    assert book.take_changed() == []
+    book.describe(ROOM, "alice", "Alice", 5, b'{"a":1}')
+    assert book.take_changed() == [FIRST]
+    assert (book.page(FIRST)["alice"].since, book.page(FIRST)["alice"].told) == (1, 5)
+
+
+def test_a_join_in_a_large_scope_changes_one_page() -> None:
+    """And a place that got free is taken again."""
+    users = [f"user-{number}" for number in range(2 * PAGE)]
+    book = entered(*users)
+    assert [page.number for page in book.pages()] == [0, 1]
+
+    book.enter(ROOM, "late", "", at=1)
+    assert book.take_changed() == [PageId(ROOM, 2)]
+    book.leave(ROOM, "user-0")
+    book.leave(ROOM, "late")
+    book.enter(ROOM, "later", "", at=1)
+    assert set(book.take_changed()) == {PageId(ROOM, 0), PageId(ROOM, 2)}
+    assert [page.number for page in book.pages()] == [0, 1]
+
+
+@given(ACTIONS)
+def test_the_pages_are_what_happened(actions: Sequence[tuple[str, str, str]]) -> None:
+    """Connections minus losses, whoever lingers still there, and each change on a page that was named."""
+    book = Book()
+    sockets: dict[tuple[str, str], int] = {}
+    lingering: set[tuple[str, str]] = set()
+    written: dict[PageId, dict[str, int]] = {}
+    for step, (what, scope, user) in enumerate(actions):
+        key = (scope, user)
+        if what == "enter":
+            book.enter(scope, user, "", at=step)
+            sockets[key] = sockets.get(key, 0) + 1
+            lingering.discard(key)
+        elif what == "leave":
+            book.leave(scope, user)
+            sockets[key] = max(sockets.get(key, 0) - 1, 0)
+        elif what == "lose":
+            book.lose(scope, user, until=step + 3)
+            if sockets.get(key) == 1:
+                lingering.add(key)
+            sockets[key] = max(sockets.get(key, 0) - 1, 0)
+        else:
+            book.expire(float("inf"))
+            lingering.clear()
+        for page in book.take_changed():
+            written[page] = {user: seat.devices for user, seat in book.page(page).items()}
+        shown = {
+            (page.scope, user): count for page, seats in written.items() for user, count in seats.items()
+        }
+        there = {key: count for key, count in sockets.items() if count} | dict.fromkeys(lingering, 1)
+        assert shown == there
+        assert book.members == len(there)
