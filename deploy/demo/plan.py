@@ -74,6 +74,7 @@ def plan(ports: Ports, programs: Programs, secrets: Secrets) -> Plan:
         [
             _service("orders", ports.internal[0], shared, python),
             _service("chat", ports.internal[1], shared, python),
+            _service("presence", ports.internal[2], shared, python),
             *(_gateway(ports, index, shared, secrets.tokens, python) for index in range(len(ports.gateways))),
             _shop(ports, secrets, python),
         ],
@@ -106,7 +107,7 @@ def _service(noun: str, internal: int, shared: Mapping[str, str], python: str) -
 
 
 def _gateway(ports: Ports, index: int, shared: Mapping[str, str], secret: str, python: str) -> Role:
-    port, internal = ports.gateways[index], ports.internal[index + 2]
+    port, internal = ports.gateways[index], ports.internal[index + 3]
     ids = gateway_ids(ports)
     named = (f"{name}={local(each)}" for name, each in zip(ids, ports.gateways, strict=True))
     environment = {

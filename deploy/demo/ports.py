@@ -30,7 +30,7 @@ def choose(environ: Mapping[str, str]) -> Ports:
         if taken is None:
             raise StartFailed(f"port {nats} of {NATS_PORT} is taken")
         gateways = (_prefer(held, first), _prefer(held, second))
-        internal = tuple(_prefer(held, 0) for _ in range(4))
+        internal = tuple(_prefer(held, 0) for _ in range(5))
         return Ports(taken, gateways, _prefer(held, shop), _prefer(held, 0), internal)
 
 

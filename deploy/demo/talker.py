@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from deploy.demo.console import say
 from deploy.demo.errors import Unreachable
-from proto.websocket import JoinRoom, SendChatMessage
+from proto.websocket import JoinRoom, SendChatMessage, StartTyping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "Kitchen"
 PAUSE: Final = (3.0, 6.0)
+TYPING_SECONDS: Final = 1.5
 RETRY_PAUSE: Final = (0.3, 1.0)
 ANSWER_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
@@ -91,6 +92,8 @@ class Talker:
                 await self._listen(connection, self._random.uniform(*PAUSE))
                 if not self._wanted():
                     continue
+                await connection.send(_typing(self._room))
+                await self._listen(connection, TYPING_SECONDS)
                 self._unsaid = self._message()
             await self._ask(connection, self._unsaid)
             self._unsaid = None
@@ -125,3 +128,7 @@ class Talker:
                     return
                 if answer.type == "error":
                     raise Unreachable(answer.code)
+
+
+def _typing(room: str) -> str:
+    return msgspec.json.encode(StartTyping(room_id=room)).decode()

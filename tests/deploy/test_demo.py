@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_ROW = re.compile(r"^(nats|orders|chat|gateway gw-1|gateway gw-2|shop) +(\S+) +(\d+)$", re.MULTILINE)
+_ROW = re.compile(r"^(nats|orders|chat|presence|gateway gw-1|gateway gw-2|shop) +(\S+) +(\d+)$", re.MULTILINE)
 
 
 class Demo:
@@ -108,7 +108,7 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
     """
     await demo.until_announced()
     rows = demo.rows
-    assert set(rows) == {"nats", "orders", "chat", "gateway gw-1", "gateway gw-2", "shop"}
+    assert set(rows) == {"nats", "orders", "chat", "presence", "gateway gw-1", "gateway gw-2", "shop"}
     first, second = rows["gateway gw-1"][0], rows["gateway gw-2"][0]
 
     async with httpx.AsyncClient(timeout=20) as http:

@@ -10,7 +10,7 @@ CONTROL = "opens-the-control-api"
 
 def planned() -> Plan:
     """Two gateways on 8080 and 8081."""
-    ports = Ports(4222, (8080, 8081), 8090, 8091, (9001, 9002, 9003, 9004))
+    ports = Ports(4222, (8080, 8081), 8090, 8091, (9001, 9002, 9003, 9004, 9005))
     return plan(ports, Programs("python", "nats-server", "/store"), Secrets(SECRET, CONTROL))
 
 
@@ -38,7 +38,7 @@ def test_no_two_processes_share_a_port() -> None:
     """Each Carillon process has an internal port of its own."""
     internal = [role.environment.get("CARILLON_INTERNAL_PORT") for role in planned().others]
 
-    assert internal == ["9001", "9002", "9003", "9004", None]
+    assert internal == ["9001", "9002", "9003", "9004", "9005", None]
 
 
 def test_both_gateways_take_pages_of_either_by_either_name() -> None:

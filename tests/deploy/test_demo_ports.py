@@ -27,7 +27,7 @@ def test_no_port_is_chosen_twice() -> None:
     chosen = choose({"CARILLON_DEMO_PORTS": f"{port},{port}"})
 
     everything = [chosen.nats, *chosen.gateways, chosen.shop, chosen.control, *chosen.internal]
-    assert len(set(everything)) == len(everything) == 9
+    assert len(set(everything)) == len(everything) == 10
 
 
 def test_the_shop_needs_no_port_of_its_own() -> None:

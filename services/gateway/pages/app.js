@@ -697,11 +697,14 @@ class Page {
 
   #chatted(session, Chat, ChatView) {
     const view = this.#view;
-    const card = new ChatView(session, (text) => chat.say(text));
+    const card = new ChatView(session, (text) => chat.say(text), () => chat.typed());
     const chat = new Chat(session, this.#gateways, this.#first, {
       connection: (state, gateway) => view.chatConnection(state, gateway),
       log: (kind, text, id) => view.log(Date.now(), kind, text, id),
-      changed: () => card.conversation(chat.conversation),
+      changed: () => {
+        card.conversation(chat.conversation);
+        card.people(chat.people);
+      },
       interrupted: (ms) => card.interruption(ms),
       expired: () => this.#renewChat(chat, card),
     });

@@ -2,6 +2,7 @@
 // What a server sends becomes text or the key of a Map or Set: never markup, never a property name.
 
 import { at, backoff, clip, clock, element, parseData, parsePosition, write } from "./app.js";
+import { People, PeopleView } from "./people.js";
 
 const ROOM_LIMIT = 100; // messages kept and shown
 const SEEN_LIMIT = 2_000;
@@ -17,6 +18,7 @@ const AUDIT_TICKS = 3;
 const SILENCE_MS = 10_000; // after a ping
 const RESEND_MS = 8_000;
 const STEADY_MS = 5_000;
+const TYPING_MS = 1_000; // between two keys that are told
 const PASSING = new Set(["rate_limited", "overloaded", "unavailable", "timeout", "internal", "conflict", "storage_full"]);
 
 /**
@@ -216,6 +218,7 @@ function remember(collection, key, value) {
  */
 export class Chat {
   conversation = new Conversation();
+  people = new People();
   #session;
   #gateways;
   #at;
@@ -232,6 +235,7 @@ export class Chat {
   #pingedAt = 0;
   #hint = null;
   #ticks = 0;
+  #typedAt = 0;
   #sentAt = new Map();
 
   constructor(session, gateways, first, heard) {
@@ -264,6 +268,14 @@ export class Chat {
     return true;
   }
 
+  /** A key was pressed; the others are told once a second, and the gateway tells them when it is over. */
+  typed() {
+    const now = performance.now();
+    if (!this.#live || now - this.#typedAt < TYPING_MS) return;
+    this.#typedAt = now;
+    this.#send({ type: "typing_start", roomId: this.#session.room });
+  }
+
   #wait(ms, next) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(next, ms);
@@ -294,13 +306,20 @@ export class Chat {
     else if (frame?.type === "error") this.#refused(frame);
     else if (frame?.type === "reset") this.#resetCame(frame);
     else if (frame?.type === "goodbye") this.#goodbye(frame);
+    else this.#peopleCame(frame);
+  }
+
+  #peopleCame(frame) {
+    const verdict = this.people.take(frame);
+    if (verdict === "missed") this.#send({ type: "subscribe", channel: `presence:room:${this.#session.room}` });
+    if (verdict === "changed") this.#heard.changed();
   }
 
   #connected(frame) {
     this.#user = String(frame.userId ?? "");
     this.conversation.speaks(this.#user);
     const since = this.conversation.position ? { since: this.conversation.position } : {};
-    this.#send({ type: "join_room", id: "join", roomId: this.#session.room, ...since });
+    this.#send({ type: "join_room", id: "join", roomId: this.#session.room, presence: "diffs", ...since });
   }
 
   #answered(frame) {
@@ -385,6 +404,7 @@ export class Chat {
     if (this.#live && performance.now() - this.#since > STEADY_MS) this.#attempts = 0;
     if (this.#live) this.#brokeAt = performance.now();
     this.#live = false;
+    this.people.lost();
     this.#attempts += 1;
     const ms = pause(code, this.#attempts, Math.random(), this.#hint);
     this.#hint = null;
@@ -443,8 +463,11 @@ function messagesOf(frame) {
 export class ChatView {
   #rows = new Map();
 
-  constructor(session, say) {
+  #people = new PeopleView();
+
+  constructor(session, say, typed) {
     this.session(session);
+    at("say-text").addEventListener("input", typed);
     at("say").addEventListener("submit", (event) => {
       event.preventDefault();
       const text = at("say-text").value.trim();
@@ -464,6 +487,10 @@ export class ChatView {
       cell.parentElement.dataset.state = value ? "some" : "none";
     }
     this.#show(conversation.lines);
+  }
+
+  people(people) {
+    this.#people.show(people);
   }
 
   interruption(ms) {
