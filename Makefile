@@ -27,8 +27,8 @@ fmt: .venv/dev.stamp ## format the code and apply safe fixes
 bench: .venv/dev.stamp ## measure, peers beside us
 	@$(PY) -m benchmarks $(ARGS)
 
-schema: .venv/dev.stamp ## write the JSON Schema of the wire
-	@$(PY) -m proto.schema
+schema: .venv/dev.stamp ## write the JSON Schema of the wire, and what the chart's values become
+	@$(PY) -m proto.schema && $(PY) -m deploy.helm
 
 lock: .venv/uv.stamp ## write the lock files again (ARGS=--upgrade for newer versions)
 	@scripts/lock $(ARGS)
