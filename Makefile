@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help demo test drill check fmt bench schema lock clean
+.PHONY: help demo test drill check fmt bench schema tools lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -29,6 +29,9 @@ bench: .venv/dev.stamp ## measure, peers beside us
 
 schema: .venv/dev.stamp ## write the JSON Schema of the wire, and what the chart's values become
 	@$(PY) -m proto.schema && $(PY) -m deploy.helm
+
+tools: .venv/dev.stamp ## build helm, with which the chart's tests render
+	@scripts/tools
 
 lock: .venv/uv.stamp ## write the lock files again (ARGS=--upgrade for newer versions)
 	@scripts/lock $(ARGS)
