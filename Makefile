@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help demo test drill check fmt bench schema nats dashboards lock clean
+.PHONY: help demo test drill check fmt bench schema tools nats dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -27,8 +27,11 @@ fmt: .venv/dev.stamp ## format the code and apply safe fixes
 bench: .venv/dev.stamp ## measure, peers beside us
 	@$(PY) -m benchmarks $(ARGS)
 
-schema: .venv/dev.stamp ## write the JSON Schema of the wire
-	@$(PY) -m proto.schema
+schema: .venv/dev.stamp ## write the JSON Schema of the wire, and what the chart's values become
+	@$(PY) -m proto.schema && $(PY) -m deploy.helm
+
+tools: .venv/dev.stamp ## build helm, with which the chart's tests render
+	@scripts/tools
 
 nats: .venv/dev.stamp ## write the NATS accounts and their table
 	@$(PY) -m deploy.nats accounts

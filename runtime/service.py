@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=ProcessSettings)
 
 BEAT_SECONDS: Final = 1.0
+FIRST_BEATS_SECONDS: Final = 0.1
+"""Between beats until the process is ready for the first time: a rollout waits for it."""
 BEAT_TIMEOUT: Final = 2.0
 DEAF_BEATS: Final = 3
 """Beats that may fail on a connection that says it is up, before it is made anew."""
@@ -82,7 +84,9 @@ class Process(Generic[S]):
         return bus
 
     async def watch(self) -> None:
-        """The canary: every second each bus must carry a message to itself. Runs until cancelled."""
+        """The canary: every second, at first more often, each bus must carry a message to itself. Runs until
+        cancelled.
+        """
         deaf = dict.fromkeys(self._buses, 0)
         while True:
             answers = await asyncio.gather(*(_beats(bus) for bus in self._buses))
@@ -94,7 +98,8 @@ class Process(Generic[S]):
                     deaf[bus] = 0
                     log.error("bus_deaf", role=bus.role)
                     await bus.reconnect()
-            await asyncio.sleep(BEAT_SECONDS)
+            starting = self.readiness.reason(time.monotonic()) == "starting"
+            await asyncio.sleep(FIRST_BEATS_SECONDS if starting else BEAT_SECONDS)
 
     async def close(self) -> None:
         """Close the buses."""

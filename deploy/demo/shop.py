@@ -209,7 +209,9 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     served = app(shop, origins, os.environ["DEMO_CONTROL"])
-    server = await Server.start(served, "127.0.0.1", int(os.environ["DEMO_SHOP_PORT"]))
+    server = await Server.start(
+        served, os.environ.get("DEMO_SHOP_HOST", "127.0.0.1"), int(os.environ["DEMO_SHOP_PORT"])
+    )
     async with asyncio.TaskGroup() as tasks:  # a simulation that breaks ends the process
         running = [tasks.create_task(shop.run()), tasks.create_task(shop.talker().run())]
         await stopping.wait()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LIVE: Final = "live.presence.roster.>"
+LIVE: Final = "live.presence.roster.*.*.*.*"
 ADVISORIES: Final = ("CREATED", "DELETED", "RESTORE_COMPLETE", "LEADER_ELECTED")
 AUDIT_SECONDS: Final = 1.0
 LATE_SECONDS: Final = 0.2

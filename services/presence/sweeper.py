@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LIVE: Final = "live.presence.lease.>"
+LIVE: Final = "live.presence.lease.*.*"
 TICK: Final = 0.25
 CLEARED_AT_ONCE: Final = 32
 

@@ -1,0 +1,1 @@
+"""The Helm chart, and what is generated from its values: schema and README."""

@@ -1,0 +1,48 @@
+"""deploy/compose.yaml at work. Without an engine, Compose or the images of others it is skipped, and it
+is said.
+"""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.support.composed import Composed
+from tests.support.until import until_async
+from tests.support.ws import WsClient
+
+
+@pytest.mark.timeout(400)
+async def test_everything_starts_and_works_also_with_a_gateway_killed() -> None:
+    """Through nginx: the page, the demo's shop, WebSockets and event streams; Prometheus reaches each."""
+    with Composed() as composed:
+        async with httpx.AsyncClient(timeout=10) as http:
+            url = f"http://127.0.0.1:{composed.port}"
+            page = await http.get(url)
+            session = (await http.get(f"http://127.0.0.1:{composed.shop_port}/session")).json()
+            whole = composed("run", "--rm", "smoke")
+            client = await WsClient().hello(url, session["token"])
+            await client.join(session["room"])
+            await client.leave()
+            composed("kill", "gateway-1")
+            halved = composed("run", "--rm", "smoke")
+            scraped = await scraping(http, composed)
+
+    assert page.status_code == 200
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert halved.returncode == 0, halved.stdout + halved.stderr
+    assert scraped == {"gateway", "orders", "chat"}
+
+
+async def scraping(http: httpx.AsyncClient, composed: Composed) -> set[str]:
+    """The services that Prometheus has reached, once it has reached three."""
+    targets = f"http://127.0.0.1:{composed.prometheus_port}/api/v1/targets"
+    seen: set[str] = set()
+
+    async def all_reached() -> bool:
+        told = (await http.get(targets)).json()["data"]["activeTargets"]
+        seen.update(each["labels"]["service"] for each in told if each["health"] == "up")
+        return len(seen) >= 3
+
+    await until_async(all_reached, 60, what="targets that are up")
+    return seen
