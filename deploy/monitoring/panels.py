@@ -525,6 +525,101 @@ SERVICES: Final = Board(
                 ),
             ),
         ),
+        (
+            "Presence",
+            (
+                Panel(
+                    "Users in rosters",
+                    "As gateways write them. `lingering`: connections lost a moment ago, or sent elsewhere.",
+                    "short",
+                    (Query("sum by (state) (carillon_gateway_presence_members{@})", "{{state}}"),),
+                ),
+                Panel(
+                    "Scopes",
+                    "Followed by gateways for their clients, and known to each replica.",
+                    "short",
+                    (
+                        Query("sum(carillon_gateway_presence_scopes{@})", "followed"),
+                        Query("max(carillon_presence_scopes{@})", "known"),
+                    ),
+                ),
+                Panel(
+                    "Leases",
+                    "Renewals by outcome; an epoch begins when a gateway starts or had lost its lease.",
+                    "ops",
+                    (
+                        Query(_rate("carillon_gateway_lease_renewals_total", "outcome"), "{{outcome}}"),
+                        Query(_rate("carillon_gateway_lease_epochs_total", "pod"), "{{pod}} new epoch"),
+                    ),
+                ),
+                Panel(
+                    "Silent gateways",
+                    "Suspects, replicas that do not hear themselves and so judge nobody, what was swept.",
+                    "short",
+                    (
+                        Query("max(carillon_presence_suspects{@})", "suspect"),
+                        Query("count(carillon_presence_hears{@} == 0)", "deaf replicas"),
+                        Query(
+                            "sum by (outcome) (increase(carillon_presence_sweeps_total{@}[5m]))",
+                            "{{outcome}}",
+                        ),
+                        Query(
+                            "sum by (outcome) (increase(carillon_presence_cleared_total{@}[5m]))",
+                            "lists {{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Rosters written and folded",
+                    "`fenced`: a gateway that had lost its lease tried to write.",
+                    "ops",
+                    (
+                        Query(
+                            _rate("carillon_gateway_roster_writes_total", "outcome"), "written {{outcome}}"
+                        ),
+                        Query(_rate("carillon_presence_writes_total", "outcome"), "folded {{outcome}}"),
+                        Query(_rate("carillon_presence_catch_ups_total", "pod"), "{{pod}} catching up"),
+                        Query(_rate("carillon_presence_unreadable_total", "stream"), "{{stream}} unreadable"),
+                    ),
+                ),
+                Panel(
+                    "Diffs",
+                    "Said by the service, and what became of them at gateways: every replica says each.",
+                    "ops",
+                    (
+                        Query(_rate("carillon_presence_diffs_total", "outcome"), "service {{outcome}}"),
+                        Query(
+                            _rate("carillon_gateway_presence_diffs_total", "outcome"), "gateway {{outcome}}"
+                        ),
+                        Query(
+                            _rate("carillon_gateway_presence_snapshots_total", "outcome"),
+                            "snapshot {{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Frames and typing",
+                    "Frames made for clients, each shared by all who get it; broadcasts of who types.",
+                    "ops",
+                    (
+                        Query(_rate("carillon_gateway_presence_frames_total", "type"), "{{type}}"),
+                        Query(
+                            _rate("carillon_gateway_typing_broadcasts_total", "outcome"), "typing {{outcome}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Replicas in step",
+                    "Sequence up to which the rosters are complete; the history's backlog and outcomes.",
+                    "short",
+                    (
+                        Query("carillon_presence_folded{@}", "{{pod}} folded"),
+                        Query("carillon_presence_history_queued{@}", "{{pod}} history queued"),
+                        Query(_rate("carillon_presence_history_total", "outcome"), "history {{outcome}}"),
+                    ),
+                ),
+            ),
+        ),
     ),
 )
 
