@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from services.gateway.settings import GatewaySettings
 
 TICK: Final = 0.25
+PACED: Final = 0.05
+"""By what share the pauses of goodbyes differ that are spread over time."""
+CATCH_UP: Final = 1.25
 BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings, deadlines", [])
 
 Leave = Literal["drain", "rebalance"]
@@ -67,6 +70,12 @@ class Connections:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
         return round(self._retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
+    def paced_ms(self) -> int:
+        """A pause for those who are sent away one after the other: nearly the same for all, because they are
+        spread already and a pause of very different length would bunch them again.
+        """
+        return round(self._retry_ms * random.uniform(1 - PACED, 1 + PACED))  # noqa: S311 - jitter
+
     def add(self, connection: Connection, due: float) -> None:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
@@ -90,20 +99,23 @@ class Connections:
         self._open.discard(connection)
 
     async def drain(self, window: float) -> None:
-        """Say goodbye to everybody, in random order, spread evenly over `window` seconds.
+        """Say goodbye to everybody, in random order, spread evenly over `window` seconds (0: to all at once).
 
-        Each is told a pause of its own, so that they do not come back together. Cancelled: the rest is told
-        at once.
+        Goodbyes that were held up are made up for at no more than CATCH_UP times the pace. All pause about
+        as long, so they come back at the pace at which they left. Cancelled: the rest is told at once.
         """
         leaving = list(self._open)
         random.shuffle(leaving)
-        began = time.monotonic()
+        at = began = time.monotonic()
+        step = window / max(len(leaving), 1)
         try:
             for index, connection in enumerate(leaving):
-                ahead = began + window * index / len(leaving) - time.monotonic()
+                at = max(began + step * index, at + step / CATCH_UP)
+                ahead = at - time.monotonic()
                 if ahead > 0.01:
                     await asyncio.sleep(ahead)
-                connection.goodbye("drain", self.retry_ms())
+                at = max(at, time.monotonic() - step)
+                connection.goodbye("drain", self.paced_ms() if window else self.retry_ms())
         finally:
             for connection in list(self._open):
                 connection.goodbye("drain", self.retry_ms())
@@ -112,7 +124,7 @@ class Connections:
         """Send `count` connections, chosen at random, to other gateways, at most `per_second`."""
         leaving = random.sample(list(self._open), min(count, len(self._open)))
         for connection in leaving:
-            connection.goodbye("rebalance", self.retry_ms())
+            connection.goodbye("rebalance", self.paced_ms())
             await asyncio.sleep(1 / per_second)
 
     async def _tick(self) -> None:
