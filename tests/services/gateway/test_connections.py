@@ -1,54 +1,106 @@
-"""services/gateway/connections.py"""
+"""services/gateway/connections.py: how everybody is sent away, and when they would be back."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 from services.gateway.connections import Connections
 from services.gateway.settings import GatewaySettings
 from tests.support.buses import metric
-from tests.support.until import until
+from tests.support.stack import SECRET
 
 if TYPE_CHECKING:
     from proto.errors import CloseCode
     from services.gateway.connections import Leave
 
+CROWD = 240
+WINDOW = 2.0
+RATE = CROWD / WINDOW
+PAUSE_MS = 2000
+
 
 class Guest:
-    """A connection that ends when it is told to."""
+    """A connection that only leaves; `back` is when its client would come back."""
 
     medium = "guest"
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, stalls: float = 0.0) -> None:
+        self.left: list[tuple[Leave, int]] = []
+        self.back = 0.0
         self._connections = connections
-        self.told: list[Leave] = []
+        self._stalls = stalls
 
     def beat(self, now: float) -> float | None:
-        """Not in this test."""
-        return now + 60
-
-    def goodbye(self, reason: Leave, retry_ms: int) -> None:
-        """Told, and not gone yet."""
-        self.told.append(reason)
+        """Never due."""
+        return now + 3600
 
     def close(self, code: CloseCode) -> None:
         """Not in this test."""
 
-    def leave(self) -> None:
-        """Gone."""
+    def goodbye(self, reason: Leave, retry_ms: int) -> None:
+        """Leave, and hold everybody up for a while."""
+        self.left.append((reason, retry_ms))
+        self.back = time.monotonic() + retry_ms / 1000
         self._connections.gone(self)
+        time.sleep(self._stalls)
 
 
-def full_house(guests: int) -> tuple[Connections, list[Guest]]:
-    """Connections with so many guests."""
-    connections = Connections(GatewaySettings())
-    company = [Guest(connections) for _ in range(guests)]
-    for guest in company:
-        connections.add(guest, time.monotonic() + 60)
-    return connections, company
+def crowd(stall: float = 0.0) -> tuple[Connections, list[Guest]]:
+    """A few hundred; one of them stalls the loop."""
+    connections = Connections(GatewaySettings(auth_secret=SECRET, sse_retry_ms=PAUSE_MS))  # type: ignore[arg-type]
+    guests = [Guest(connections, stall if at == 0 else 0.0) for at in range(CROWD)]
+    for guest in guests:
+        connections.add(guest, time.monotonic() + 3600)
+    return connections, guests
+
+
+def busiest_second(guests: list[Guest]) -> int:
+    """The most that come back within one second, wherever it begins."""
+    back = sorted(guest.back for guest in guests)
+    return max(sum(first <= at < first + 1 for at in back) for first in back)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+async def test_clients_come_back_at_the_pace_at_which_they_were_sent_away(stall: float) -> None:
+    """In no second more than one and a half times as many, also after the loop was held up."""
+    connections, guests = crowd(stall)
+    began = time.monotonic()
+    await connections.drain(WINDOW)
+    took = time.monotonic() - began
+
+    assert [len(guest.left) for guest in guests] == [1] * CROWD
+    assert {reason for guest in guests for reason, _ in guest.left} == {"drain"}
+    assert busiest_second(guests) <= 1.5 * RATE
+    assert took >= WINDOW * (1 - 2 / CROWD)
+
+
+async def test_who_is_sent_away_all_at_once_pauses_for_very_different_times() -> None:
+    """Without a window the pause is all that spreads them."""
+    connections, guests = crowd()
+    await connections.drain(0)
+    pauses = [guest.left[0][1] for guest in guests]
+
+    assert min(pauses) < 0.7 * PAUSE_MS
+    assert max(pauses) > 1.3 * PAUSE_MS
+    assert all(0.5 * PAUSE_MS <= pause <= 1.5 * PAUSE_MS for pause in pauses)
+
+
+async def test_a_drain_that_is_cancelled_leaves_nobody_without_a_goodbye() -> None:
+    """The rest is told at once, and each counts once."""
+    before = metric("gateway_goodbyes_total", reason="drain")
+    connections, guests = crowd()
+    draining = asyncio.create_task(connections.drain(60))
+    await asyncio.sleep(0)
+    draining.cancel()
+    await asyncio.gather(draining, return_exceptions=True)
+
+    assert [len(guest.left) for guest in guests] == [1] * CROWD
+    assert len(connections) == 0
+    assert metric("gateway_goodbyes_total", reason="drain") - before == CROWD
 
 
 def opened() -> tuple[float, float]:
@@ -62,23 +114,9 @@ def opened() -> tuple[float, float]:
 async def test_connections_are_counted_by_what_carries_them() -> None:
     """Up when one is added, down once when it is gone, however often that is told."""
     open_before, opened_before = opened()
-    _, company = full_house(3)
+    connections, guests = crowd()
 
-    assert opened() == (open_before + 3, opened_before + 3)
-    company[0].leave()
-    company[0].leave()
-    assert opened() == (open_before + 2, opened_before + 3)
-
-
-async def test_a_drain_that_is_cut_short_counts_each_goodbye_once() -> None:
-    """Those who were told are not told again as if they were others; the rest is told at once."""
-    before = metric("gateway_goodbyes_total", reason="drain")
-    connections, company = full_house(20)
-    draining = asyncio.create_task(connections.drain(60.0))
-    await until(lambda: any(guest.told for guest in company))
-    draining.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await draining
-
-    assert [guest.told for guest in company] == [["drain"]] * 20
-    assert metric("gateway_goodbyes_total", reason="drain") - before == 20
+    assert opened() == (open_before + CROWD, opened_before + CROWD)
+    connections.gone(guests[0])
+    connections.gone(guests[0])
+    assert opened() == (open_before + CROWD - 1, opened_before + CROWD)
