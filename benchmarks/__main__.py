@@ -34,6 +34,8 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "latency": latency.measure,
     "connect": connect.measure,
     "presence": presence.measure,
+    "presence_deaths": presence.measure_deaths,
+    "presence_costs": presence.measure_costs,
 }
 
 
