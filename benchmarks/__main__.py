@@ -37,6 +37,8 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "chat_latency": chat_latency.measure,
     "websocket": websocket.measure,
     "presence": presence.measure,
+    "presence_deaths": presence.measure_deaths,
+    "presence_costs": presence.measure_costs,
 }
 
 

@@ -295,9 +295,9 @@ async def _deaths(stack: Stack, size: int, rounds: int) -> dict[str, list[float]
         watcher.kept.clear()
         began = time.perf_counter()
         os.kill(doomed.pid, signal.SIGKILL)
-        noticed["suspect"].append(await _all_suspect(watcher, f"d{number}", size) - began)
+        noticed["suspect"].append((await _all_suspect(watcher, f"d{number}", size) - began) * 1e3)
         assert not watcher.kept
-        noticed["left"].append(await _all_left(watcher, size) - began)
+        noticed["left"].append((await _all_left(watcher, size) - began) * 1e3)
         _leave(crowd)
     watcher.leave()
     return noticed
@@ -329,13 +329,42 @@ async def _all_left(watcher: Member, size: int) -> float:
 
 
 def measure(plan: Plan) -> Outcome:
-    """Two gateways and two replicas of the presence service, all on one machine."""
+    """How soon others know."""
     large = plan.at_most(1000 if plan.quick else 10_000)
-    crowded = large // 2
     with _Presence() as stack:
         seen = uvloop.run(_joins_and_leaves(_pair(stack), 1000, 20 if plan.quick else 200))
     with _Presence() as stack:
         taken = uvloop.run(_snapshots(stack, _pair(stack), large, 3 if plan.quick else 10))
+    return _times(
+        "Presence: how soon others know, milliseconds",
+        {
+            "join seen on the other gateway, room of 1,000": seen["join"],
+            "clean leave seen there": seen["leave"],
+            f"snapshot of {large:,} members, as a gateway asks": taken["gateway"],
+            "the same, paged through by a client": taken["client"],
+        },
+        ("ms_join", "ms_leave", "ms_snapshot", "ms_pages"),
+    )
+
+
+def measure_deaths(plan: Plan) -> Outcome:
+    """How soon others know of a gateway that died."""
+    with _Presence() as stack:
+        noticed = uvloop.run(_deaths(stack, 500, 2 if plan.quick else 10))
+    return _times(
+        "Presence: kill -9 of a gateway with 500 members, milliseconds",
+        {
+            "others know that they are suspect": noticed["suspect"],
+            "others are told that they left (grace 10 s)": noticed["left"],
+        },
+        ("ms_suspect", "ms_left"),
+    )
+
+
+def measure_costs(plan: Plan) -> Outcome:
+    """What it costs a client and NATS."""
+    large = plan.at_most(1000 if plan.quick else 10_000)
+    crowded = large // 2
     with _Presence() as stack:
         listed = uvloop.run(_frames(_pair(stack), crowded, 50, 5 if plan.quick else 10))
     with _Presence() as stack:
@@ -344,62 +373,44 @@ def measure(plan: Plan) -> Outcome:
     for size in (100, large):
         with _Presence() as stack:
             idle[size] = uvloop.run(_idle_writes(stack, _pair(stack), size, 10))
-    with _Presence() as stack:
-        noticed = uvloop.run(_deaths(stack, 500, 2 if plan.quick else 10))
-    rows = [
-        ("join seen on the other gateway, room of 1,000", *_milliseconds(seen["join"])),
-        ("clean leave seen there", *_milliseconds(seen["leave"])),
-        (f"snapshot of {large:,} members, as a gateway asks", *_milliseconds(taken["gateway"])),
-        ("the same, paged through by a client", *_milliseconds(taken["client"])),
-        (
-            "kill -9 of a gateway with 500 members: others know that they are suspect",
-            *_milliseconds([s * 1e3 for s in noticed["suspect"]]),
-        ),
-        ("others are told that they left (grace 10 s)", *_milliseconds([s * 1e3 for s in noticed["left"]])),
-    ]
-    costs = [
-        (
-            f"frames a second to each of {crowded:,} clients, 50 joins and 50 leaves a second, listed",
-            f"{max(listed):.1f}",
-        ),
-        ("the same, counted", f"{max(counted):.1f}"),
-        *(
-            (f"writes a second to NATS, {size:,} members idle, 2 gateways", f"{rate:.1f}")
-            for size, rate in idle.items()
-        ),
-    ]
-    return Outcome(
-        tables=(
-            Table(
-                title="Presence: how soon others know, milliseconds",
-                columns=("", "p50", "p99", "max"),
-                rows=tuple(rows),
-                notes=(
-                    "Two gateways, two replicas of the presence service, NATS and all clients on one machine,"
-                    " nothing pinned.",
-                ),
-            ),
-            Table(
-                title="Presence: what it costs",
-                columns=("", "at most"),
-                rows=tuple(costs),
-                notes=(
-                    "Writes are those of rosters and of leases, of which each replica of the presence service"
-                    " has one as well.",
-                ),
+    busy = f"frames a second to each of {crowded:,} clients in one room, 50 joins and 50 leaves a second"
+    table = Table(
+        title="Presence: what it costs",
+        columns=("", "at most"),
+        rows=(
+            (f"{busy}, listed", f"{max(listed):.1f}"),
+            (f"{busy}, counted", f"{max(counted):.1f}"),
+            *(
+                (f"writes a second to NATS, {size:,} members idle, 2 gateways", f"{rate:.1f}")
+                for size, rate in idle.items()
             ),
         ),
-        figures={
-            **{
-                f"ms_{name}": values
-                for name, values in {**seen, **{f"snapshot_{k}": v for k, v in taken.items()}}.items()
-            },
-            **{f"s_{name}": values for name, values in noticed.items()},
-            "frames_listed": [max(listed)],
-            "frames_counted": [max(counted)],
-            **{f"writes_{size}": [rate] for size, rate in idle.items()},
-        },
+        notes=(
+            "Writes are those of rosters and of leases, of which each of the two replicas of the presence"
+            " service has one as well.",
+        ),
     )
+    figures = {f"writes_{size}": [rate] for size, rate in idle.items()}
+    return Outcome(
+        tables=(table,),
+        figures={"frames_listed": [max(listed)], "frames_counted": [max(counted)], **figures},
+    )
+
+
+def _times(title: str, values: dict[str, list[float]], names: Sequence[str]) -> Outcome:
+    table = Table(
+        title=title,
+        columns=("", "p50", "p99", "max"),
+        rows=tuple((what, *_milliseconds(times)) for what, times in values.items()),
+        notes=(
+            f"{', '.join(str(len(times)) for times in values.values())} times. Two gateways, two replicas of"
+            " the presence service, NATS and all clients on one machine, nothing pinned.",
+        ),
+    )
+    figures = {
+        name: [round(time, 2) for time in times] for name, times in zip(names, values.values(), strict=True)
+    }
+    return Outcome(tables=(table,), figures=figures)
 
 
 class _Presence(Stack):
