@@ -89,7 +89,7 @@ class Connections:
 
     def move(self, connection: Connection) -> None:
         """Tell one to come back, to any gateway."""
-        self._goodbye(connection, "rebalance")
+        self._goodbye(connection, "rebalance", self.retry_ms())
 
     def retry_ms(self) -> int:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
@@ -115,7 +115,7 @@ class Connections:
     def retire(self, connection: Connection) -> None:
         """It is old enough: it may come back, to any gateway."""
         if connection in self._open:
-            self._goodbye(connection, "rebalance")
+            self._goodbye(connection, "rebalance", self.retry_ms())
 
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
