@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from cryptography import x509
@@ -21,7 +21,7 @@ from carillon.doctor import keys, nats, proxy
 from carillon.settings import CliSettings
 from deploy.nats.accounts import configuration
 from proto.registry import Party
-from proto.streams import CHAT, ORDERS
+from proto.streams import CHAT, ORDERS, STREAMS
 from runtime.provision import wanted
 from runtime.settings import ProcessSettings, load
 from tests.support.buses import connected_bus
@@ -67,9 +67,9 @@ async def looked_with_a_key(accounts: str) -> list[Finding]:
 
 
 async def provision_all(url: str) -> None:
-    """Both streams."""
+    """Every stream."""
     async with connected_bus(url) as bus:
-        for spec in (ORDERS, CHAT):
+        for spec in STREAMS:
             await provisioned(bus, spec)
 
 
@@ -77,6 +77,10 @@ def faults(found: list[Finding]) -> dict[str, str]:
     """What is wrong, by check."""
     assert all(each.fix for each in found if each.status == "fault")
     return {each.check: each.detail for each in found if each.status == "fault"}
+
+
+OF_GATEWAYS: Final = ("ORDERS", "CHAT", "PRESENCE_LEASES", "PRESENCE_ROSTERS")
+"""Streams that a gateway has to do with: it is examined as one."""
 
 
 def statuses(found: list[Finding]) -> set[str]:
@@ -88,7 +92,7 @@ def statuses(found: list[Finding]) -> set[str]:
 
 
 async def test_a_nats_that_is_well_has_no_fault(own_nats: NatsServer) -> None:
-    """Reachable, recent, in time, allowed, both streams as they should be."""
+    """Reachable, recent, in time, allowed, each stream of a gateway as it should be."""
     await provision_all(own_nats.url)
     found = await looked(own_nats.url)
 
@@ -97,8 +101,7 @@ async def test_a_nats_that_is_well_has_no_fault(own_nats: NatsServer) -> None:
         "version",
         "clock",
         "rights",
-        "stream ORDERS",
-        "stream CHAT",
+        *(f"stream {name}" for name in OF_GATEWAYS),
     ]
     assert statuses(found) == {"ok"}
 
@@ -164,12 +167,12 @@ async def test_a_missing_stream(own_nats: NatsServer) -> None:
 
 
 async def test_one_replica_where_three_are_asked_for(own_nats: NatsServer) -> None:
-    """Both streams say how many they have, and how many are wanted."""
+    """All streams say how many they have, and how many are wanted."""
     await provision_all(own_nats.url)
     found = await looked(own_nats.url, replicas=3)
 
     told = "it has 1 replicas where 3 are asked for"
-    assert faults(found) == {"stream ORDERS": told, "stream CHAT": told}
+    assert faults(found) == {f"stream {name}": told for name in OF_GATEWAYS}
 
 
 async def test_a_stream_of_another_make(own_nats: NatsServer) -> None:
