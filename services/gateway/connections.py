@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from services.gateway.settings import GatewaySettings
 
 TICK: Final = 0.25
+PACED: Final = 0.05
+"""By what share the pauses of goodbyes differ that are spread over time."""
+CATCH_UP: Final = 1.25
 BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings, deadlines", [])
 OPEN = gauge("gateway_connections", "Open connections", ["transport"])
 OPENED = counter("gateway_connections_opened", "Connections made", ["transport"])
@@ -92,6 +95,12 @@ class Connections:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
         return round(self._retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
+    def paced_ms(self) -> int:
+        """A pause for those who are sent away one after the other: nearly the same for all, because they are
+        spread already and a pause of very different length would bunch them again.
+        """
+        return round(self._retry_ms * random.uniform(1 - PACED, 1 + PACED))  # noqa: S311 - jitter
+
     def add(self, connection: Connection, due: float) -> None:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
@@ -119,22 +128,25 @@ class Connections:
             OPEN.labels(medium_of(connection)).dec()
 
     async def drain(self, window: float) -> None:
-        """Say goodbye to everybody, in random order, spread evenly over `window` seconds.
+        """Say goodbye to everybody, in random order, spread evenly over `window` seconds (0: to all at once).
 
-        Each is told a pause of its own, so that they do not come back together. Cancelled: the rest is told
-        at once.
+        Goodbyes that were held up are made up for at no more than CATCH_UP times the pace. All pause about
+        as long, so they come back at the pace at which they left. Cancelled: the rest is told at once.
         """
         leaving = list(self._open)
         random.shuffle(leaving)
         told = set[Connection]()
-        began = time.monotonic()
+        at = began = time.monotonic()
+        step = window / max(len(leaving), 1)
         try:
             for index, connection in enumerate(leaving):
-                ahead = began + window * index / len(leaving) - time.monotonic()
+                at = max(began + step * index, at + step / CATCH_UP)
+                ahead = at - time.monotonic()
                 if ahead > 0.01:
                     await asyncio.sleep(ahead)
+                at = max(at, time.monotonic() - step)
                 told.add(connection)
-                self._goodbye(connection, "drain")
+                self._goodbye(connection, "drain", paced=window > 0)
         finally:
             for connection in self._open - told:
                 self._goodbye(connection, "drain")
@@ -143,12 +155,12 @@ class Connections:
         """Send `count` connections, chosen at random, to other gateways, at most `per_second`."""
         leaving = random.sample(list(self._open), min(count, len(self._open)))
         for connection in leaving:
-            self._goodbye(connection, "rebalance")
+            self._goodbye(connection, "rebalance", paced=True)
             await asyncio.sleep(1 / per_second)
 
-    def _goodbye(self, connection: Connection, reason: Leave) -> None:
+    def _goodbye(self, connection: Connection, reason: Leave, *, paced: bool = False) -> None:
         GOODBYES.labels(reason).inc()
-        connection.goodbye(reason, self.retry_ms())
+        connection.goodbye(reason, self.paced_ms() if paced else self.retry_ms())
 
     async def _tick(self) -> None:
         while True:

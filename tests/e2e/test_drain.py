@@ -58,8 +58,8 @@ async def test_everybody_is_sent_to_the_other_gateway_in_an_orderly_way() -> Non
     assert [events[0].data for events in goodbyes] == [
         {"reason": "drain", "retryMs": pause} for pause in pauses
     ]
-    assert all(1000 <= pause <= 3000 for pause in pauses)
-    assert len(set(pauses)) > SUBSCRIBERS / 2
+    assert all(1900 <= pause <= 2100 for pause in pauses)
+    assert len(set(pauses)) > 1
     assert [status for _, status in stored] == ["placed", *STEPS]
     assert [told(client) for client in clients] == [stored] * SUBSCRIBERS
 

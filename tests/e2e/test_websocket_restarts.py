@@ -57,8 +57,8 @@ async def test_a_gateway_that_drains_says_goodbye_to_everybody() -> None:
     pauses = [frames[0]["reconnectMs"] for frames in goodbyes]
     assert [len(frames) for frames in goodbyes] == [1] * CROWD
     assert {frames[0]["reason"] for frames in goodbyes} == {"drain"}
-    assert all(1000 <= pause <= 3000 for pause in pauses)
-    assert len(set(pauses)) > CROWD / 2
+    assert all(1900 <= pause <= 2100 for pause in pauses)
+    assert len(set(pauses)) > 1
 
 
 async def test_no_socket_is_lost_while_nats_restarts() -> None:

@@ -32,6 +32,11 @@ class CuttingProxy:
         self._wires: list[Wire] = []
         self._pumps: set[asyncio.Task[None]] = set()
 
+    @property
+    def armed(self) -> int:
+        """Connections that will break in what is sent next on them."""
+        return sum(wire.cut_up or wire.cut_down for wire in self._wires)
+
     def cut(self, *, up: bool) -> bool:
         """Break one in the next thing that its client (`up`) or its server sends; False without one."""
         whole = [wire for wire in self._wires if not (wire.cut_up or wire.cut_down)]
