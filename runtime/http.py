@@ -61,15 +61,18 @@ class Server(uvicorn.Server):
     """The TCP port that it listens on, also when port 0 was asked for."""
 
     @classmethod
-    async def start(cls, app: ASGIApp, host: str, port: int, **options: Unpack[Options]) -> Server:
+    async def start(
+        cls, app: ASGIApp, host: str, port: int, *, unsent_bytes: int = 0, **options: Unpack[Options]
+    ) -> Server:
         """Serve `app` on `host` (an IPv4 or IPv6 address; `::` takes both) and `port` (0 = any free one).
 
         Returns once connections are accepted. Without `options` it speaks HTTP/1.1 by httptools and no
         WebSocket, runs no lifespan (the owner of the process does) and trusts no forwarding header. Each
-        request runs in a fresh context. Raises ListenFailed, and StartFailed if a lifespan failed.
-        Cancelled, it has released the port.
+        request runs in a fresh context. Of what a connection has to send, the kernel takes `unsent_bytes`
+        at a time (0 = as many as it likes, which is megabytes); the rest waits in the process. Raises
+        ListenFailed, and StartFailed if a lifespan failed. Cancelled, it has released the port.
         """
-        listener = _listen(host, port, options.get("backlog", _BACKLOG))
+        listener = _listen(host, port, options.get("backlog", _BACKLOG), unsent_bytes)
         with _closing_on_error(listener):
             server = cls(_config(app, options), listener)
             await server._open()
@@ -155,7 +158,7 @@ def _closing_on_error(listener: socket.socket) -> Generator[None, None, None]:
         raise
 
 
-def _listen(host: str, port: int, backlog: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int, unsent_bytes: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
@@ -166,4 +169,7 @@ def _listen(host: str, port: int, backlog: int) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Accepted sockets inherit it: a peer that vanished is noticed by unacknowledged bytes (RFC 5482).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    if unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Inherited too, so it costs nothing for each connection.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
     return listener

@@ -147,7 +147,9 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         leaving=process.stopping.is_set,
     )
     controls = serve_control(calls, control, name)
-    server = await Server.start(app, settings.host, settings.port, http=edge_with(handshake))
+    server = await Server.start(
+        app, settings.host, settings.port, http=edge_with(handshake), unsent_bytes=settings.unsent_bytes
+    )
     log.info("serving", port=server.port, gateway=process.instance)
     try:
         yield

@@ -89,7 +89,7 @@ class Connections:
 
     def move(self, connection: Connection) -> None:
         """Tell one to come back, to any gateway."""
-        self._goodbye(connection, "rebalance", self.retry_ms())
+        self._goodbye(connection, "rebalance")
 
     def retry_ms(self) -> int:
         """A pause of its own for each client: browsers add no jitter, and would all come back at once."""
@@ -115,7 +115,7 @@ class Connections:
     def retire(self, connection: Connection) -> None:
         """It is old enough: it may come back, to any gateway."""
         if connection in self._open:
-            self._goodbye(connection, "rebalance", self.retry_ms())
+            self._goodbye(connection, "rebalance")
 
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
@@ -144,23 +144,23 @@ class Connections:
                 ahead = at - time.monotonic()
                 if ahead > 0.01:
                     await asyncio.sleep(ahead)
-                told.add(connection)
                 at = max(at, time.monotonic() - step)
-                self._goodbye(connection, "drain", self.paced_ms() if window else self.retry_ms())
+                told.add(connection)
+                self._goodbye(connection, "drain", paced=window > 0)
         finally:
             for connection in self._open - told:
-                self._goodbye(connection, "drain", self.retry_ms())
+                self._goodbye(connection, "drain")
 
     async def shed(self, count: int, per_second: float) -> None:
         """Send `count` connections, chosen at random, to other gateways, at most `per_second`."""
         leaving = random.sample(list(self._open), min(count, len(self._open)))
         for connection in leaving:
-            self._goodbye(connection, "rebalance", self.paced_ms())
+            self._goodbye(connection, "rebalance", paced=True)
             await asyncio.sleep(1 / per_second)
 
-    def _goodbye(self, connection: Connection, reason: Leave, retry_ms: int) -> None:
+    def _goodbye(self, connection: Connection, reason: Leave, *, paced: bool = False) -> None:
         GOODBYES.labels(reason).inc()
-        connection.goodbye(reason, retry_ms)
+        connection.goodbye(reason, self.paced_ms() if paced else self.retry_ms())
 
     async def _tick(self) -> None:
         while True:

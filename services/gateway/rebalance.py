@@ -87,9 +87,18 @@ class Rebalance:
                 continue
             now = time.monotonic()
             # Only what was too much last time as well: after a mass arrival reports differ by their age.
-            before, excess = excess, self._fleet.excess(len(self._connections), now)
+            before, excess = excess, self._to_send(now)
             if self._per_second and now > settled and min(before, excess):
                 await self._shed(min(before, excess, round(self._per_second * REPORT_SECONDS) or 1))
+
+    def _to_send(self, now: float) -> int:
+        rested = self._fleet.resting
+        count = self._fleet.to_send(len(self._connections), now)
+        if self._fleet.resting and not rested:
+            log.warning(
+                "shedding_is_of_no_use", connections=len(self._connections), gateways=len(self._fleet)
+            )
+        return count
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -100,7 +109,7 @@ class Rebalance:
     async def _shed(self, count: int) -> None:
         log.info("shedding", connections=count, of=len(self._connections))
         SHED.inc(count)
-        self._fleet.sent(count, time.monotonic())
+        self._fleet.sent(count, len(self._connections), time.monotonic())
         await self._connections.shed(count, self._per_second or ASKED_PER_SECOND)
 
     def _report(self) -> None:

@@ -50,6 +50,9 @@ UNCLAIMED_SECONDS: Final = 1.0
 OPENINGS: Final = 10
 """Times that somebody who waits for a channel finds that others have taken it along again."""
 TICK: Final = 0.25
+MAX_MISSED: Final = 5000
+MAX_MISSED_BYTES: Final = 4 * 1024 * 1024
+"""As stored. Who missed more is told so, and reads in pages what it wants to know."""
 REPAIRS_AT_ONCE: Final = 32
 ANCHOR_TRIES: Final = 5
 ANCHOR_PAUSE: Final = 0.05
@@ -286,7 +289,7 @@ class Relay:
     # -- resuming ---------------------------------------------------------------------
 
     async def _start_from_log(self, channel: Channel, seq: int) -> Start:
-        epoch, missed, waits = channel.epoch, list[Event](), 0
+        epoch, missed, size, waits = channel.epoch, list[Event](), 0, 0
         while waits < ANCHOR_TRIES:
             read = await self._after(channel, seq)
             if read is None:
@@ -295,6 +298,9 @@ class Relay:
                     return _reset(channel, reason)
             else:
                 missed += self._events(read, channel)
+                size += sum(len(stored.payload) for stored in read)
+                if len(missed) > MAX_MISSED or size > MAX_MISSED_BYTES:
+                    return _reset(channel, ResetReason.TRIMMED)
                 seq = read[-1].seq if read else seq
                 rest = await self._rest(channel, seq)
                 if channel.epoch != epoch:

@@ -45,6 +45,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     max_connection_seconds  longest life of a connection, 80 to 120 % of it; 0 = no limit
     max_message_bytes       largest request body and largest WebSocket message
     outbox_bytes            what may wait for one slow connection before it is cut and has to resume
+    unsent_bytes            what the kernel takes of it besides, per connection; 0 = as it likes (megabytes)
     max_connections         streams at once; one more is told to come back later
     max_channels            channels at once, as above
     presence_roster_limit   members of a scope above which clients are told how many there are, and not who
@@ -79,6 +80,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     max_connection_seconds: Limit = 0.0
     max_message_bytes: Count = 65536
     outbox_bytes: Count = 262144
+    unsent_bytes: Annotated[int, Meta(ge=0, le=2**30)] = 131072
     max_connections: Count = 100_000
     max_channels: Count = 100_000
     presence_roster_limit: Count = 1000

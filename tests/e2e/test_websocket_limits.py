@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RATE = 500
 BURST = 2 * RATE
 STRIKES = 10
+OUTBOX = UNSENT = 65_536
+"""What waits in the process, and in the kernel: megabytes unless it is told."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def stack() -> Iterator[Stack]:
         PING_INTERVAL="0.5",
         PING_TIMEOUT="1",
         AUTH_LEEWAY_SECONDS="0",
-        OUTBOX_BYTES="65536",
+        OUTBOX_BYTES=str(OUTBOX),
+        UNSENT_BYTES=str(UNSENT),
         MESSAGES_PER_SECOND=str(RATE),
         CHAT_PER_MINUTE="6000",
         CHAT_BURST="2000",
@@ -188,7 +191,9 @@ async def test_a_token_is_renewed_only_by_one_of_the_same_user(
 
 
 async def test_who_does_not_read_is_cut_and_nobody_else_feels_it(gateway: Gateway) -> None:
-    """The outbox overflows: cut and counted; the other members miss nothing."""
+    """The outbox overflows: cut and counted, long before the kernel would have had enough; the other members
+    miss nothing.
+    """
     before = closed_for(gateway, "slow_consumer")
     slow = await WsClient().connect(gateway.url, chatter("slow"), read=False)
     slow.say("join_room", roomId="full")
@@ -211,6 +216,7 @@ async def test_who_does_not_read_is_cut_and_nobody_else_feels_it(gateway: Gatewa
     await leave_all([slow, *readers])
 
     assert ended == 1006
+    assert said * len(big) < 4 * (OUTBOX + UNSENT), said
     assert closed_for(gateway, "slow_consumer") == before + 1
     assert {len({told["id"] for told in reader.of("chat_message")}) for reader in readers} == {said}
 
@@ -234,6 +240,48 @@ async def test_a_goodbye_is_not_kept_for_who_never_reads_it(gateway: Gateway) ->
     await mute.leave()
 
     assert closed_for(gateway, "slow_consumer") == cut
+
+
+async def test_what_was_asked_for_may_be_larger_than_the_outbox(gateway: Gateway) -> None:
+    """A page of history, and everything that was missed: nobody is cut for it, nor kept from what follows."""
+    authors = [await WsClient().hello(gateway.url, chatter(f"author-{n}")) for n in range(4)]
+    for author in authors:
+        await author.join("long")
+    async with await WsClient().hello(gateway.url, chatter("away")) as client:
+        since = (await client.join("long"))["position"]
+    asked = [(author, author.begin("chat_message", text="x" * 2000)) for author in authors for _ in range(60)]
+    for author, question in asked:
+        assert (await author.answer(question))["type"] == "ack"
+    async with await WsClient().hello(gateway.url, chatter("away")) as client:
+        ack = await client.join("long", since)
+        page = await client.ask("history", roomId="long", limit=100)
+        await authors[0].ask("chat_message", text="next")
+        await client.until(lambda: client.said[-1:] == ["next"], what="what follows")
+    await leave_all(authors)
+
+    assert ack["recovered"] is True
+    assert len(client.said) == len(asked) + 1
+    assert len(page["messages"]) == 100
+
+
+async def test_who_asks_for_much_gets_the_next_answer_when_it_has_read(gateway: Gateway) -> None:
+    """Twenty pages at once: one waits for it at a time, whatever is written for it meanwhile."""
+    before = closed_for(gateway, "slow_consumer")
+    async with await WsClient().hello(gateway.url, chatter("author")) as author:
+        await author.join("pages")
+        asked = [author.begin("chat_message", text="x" * 2000) for _ in range(60)]
+        for question in asked:
+            await author.answer(question)
+        reader = await WsClient().connect(gateway.url, chatter("reader"), read=False)
+        for _ in range(20):
+            reader.begin("history", roomId="pages", limit=60)
+        works = gateway.labelled("carillon_gateway_works_total", 'kind="FetchHistory"')
+        await until(lambda: gateway.labelled("carillon_gateway_works_total", 'kind="FetchHistory"') > works)
+        reader.read_on()
+        await reader.until(lambda: len(reader.of("ack")) == 20, what="all pages")
+    await reader.leave()
+
+    assert closed_for(gateway, "slow_consumer") == before
 
 
 def unread(gateway: Gateway, client: WsClient) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from proto.positions import position_text
 from services.gateway import codecs
 from services.gateway.transports.following import Follower, Following
+from services.gateway.transports.outbox import make_room
 from services.gateway.transports.sse import EventStream
 from services.gateway.wire import event_frames, reset_frames, snapshot_frames
 
@@ -115,8 +116,9 @@ class SseFeed(EventStream, Following):
         self._send(codecs.retry(retry_ms))
 
     def write(self, data: bytes) -> None:
-        """Whole events, if it is still open."""
+        """Whole events, if it is still open. What was asked for and is large may wait besides the outbox."""
         if data and not self.ended:
+            make_room(self._out, len(data), self._outbox_bytes)
             self._send(data)
 
     def tell(self, follower: FeedFollower, parts: bytes) -> None:

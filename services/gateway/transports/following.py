@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MAX_WORKS: Final = 64
 """Frames of one client that wait for those before them; one more and it is cut off as too fast."""
 
+READING_SECONDS: Final = 30.0
+"""How long a client may take to read a large answer before it is cut."""
+LOOK_SECONDS: Final = 0.05
+
 
 class Follower:
     """One connection on one channel (hub.Listener)."""
@@ -75,6 +79,15 @@ class Following:
     @property
     def ended(self) -> bool:
         """Nothing can be sent any more."""
+        raise NotImplementedError
+
+    @property
+    def behind(self) -> bool:
+        """More waits for it than its outbox holds."""
+        raise NotImplementedError
+
+    def cut(self, reason: str) -> None:
+        """End without a word."""
         raise NotImplementedError
 
     @property
@@ -198,7 +211,17 @@ class Following:
     async def _work(self, works: deque[Work]) -> None:
         try:
             while works and (not self.ended or self._something_said()):
+                if self.behind:
+                    await self._until_read()
                 await self._desk.perform(self, works[0])
                 works.popleft()
         finally:
             self._task = self._works = None
+
+    async def _until_read(self) -> None:
+        # It asked for much, and gets no further answer before it has read that.
+        for _ in range(round(READING_SECONDS / LOOK_SECONDS)):
+            if not self.behind:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+        self.cut("slow_consumer")

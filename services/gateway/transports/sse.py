@@ -13,6 +13,7 @@ from proto.errors import CATALOGUE
 from proto.frames import ErrorBody, Reconnect
 from runtime.metrics import counter, gauge
 from services.gateway import codecs
+from services.gateway.transports.outbox import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,11 @@ class EventStream(asyncio.Protocol):
         """The transport's own."""
         return self._out.write
 
+    @property
+    def behind(self) -> bool:
+        """More waits for it than its outbox holds."""
+        return not self._ended and self._out.get_write_buffer_size() > self._outbox_bytes
+
     # -- connections.Connection -------------------------------------------------------
 
     def beat(self, now: float) -> float | None:
@@ -91,6 +97,7 @@ class EventStream(asyncio.Protocol):
             row = CATALOGUE["token_expired"]
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
             return None
+        make_room(self._out, 0, self._outbox_bytes)
         self._send(codecs.HEARTBEAT)
         return min(now + self._heartbeat, self._deadline)
 

@@ -21,6 +21,7 @@ from websockets.streams import StreamReader
 from proto.errors import CLOSE_CODES
 from runtime.metrics import counter, gauge
 from services.gateway import deflate, wire
+from services.gateway.transports.outbox import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,8 +144,9 @@ class WebSocket(asyncio.Protocol):
         return bool(self._ended)
 
     def write(self, data: bytes) -> None:
-        """Frames, if it is still open."""
+        """Frames, if it is still open. What was asked for and is large may wait besides the outbox."""
         if not self._ended:
+            make_room(self._out, len(data), self._keep.outbox_bytes)
             self._out.write(data)
 
     def close(self, code: CloseCode) -> None:
@@ -166,6 +168,11 @@ class WebSocket(asyncio.Protocol):
             self._ended = reason
             self._out.abort()
 
+    @property
+    def behind(self) -> bool:
+        """More waits for it than its outbox holds."""
+        return not self._ended and self._out.get_write_buffer_size() > self._keep.outbox_bytes
+
     # -- connections.Connection -----------------------------------------------------------
 
     def beat(self, now: float) -> float | None:
@@ -180,6 +187,7 @@ class WebSocket(asyncio.Protocol):
             return None
         if self._ping == ANSWERED:
             self._ping = IDLE
+            make_room(self._out, 0, self._keep.outbox_bytes)
             return now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
         self._ping = ASKED
         self._out.write(wire.PING_FRAME)

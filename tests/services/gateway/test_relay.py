@@ -329,6 +329,21 @@ async def test_a_client_that_comes_back_gets_what_it_missed(gateway: Gateway, be
     assert listener.seqs == (await gateway.seqs(order, seen))[1:]
 
 
+@pytest.mark.parametrize("limit", ["MAX_MISSED", "MAX_MISSED_BYTES"])
+async def test_who_missed_too_much_is_told_so(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Nobody is given everything that ever happened: a snapshot, and that the history between is missing."""
+    monkeypatch.setattr(relay_module, limit, BATCH - 10)
+    order = an_order()
+    seen = await gateway.store(order)
+    channel, _, _ = await gateway.join(order)
+    last = await gateway.store(order, count=BATCH + 50)
+    _, listener, start = await gateway.join(order, Position(channel.epoch, seen))
+
+    assert (start.reset, start.missed, listener.seqs) == (ResetReason.TRIMMED, [], [last])
+
+
 async def test_a_position_that_cannot_be_honoured_is_said(gateway: Gateway) -> None:
     """With the reason, and the state to go on from."""
     order, other = an_order(), an_order()
