@@ -130,7 +130,7 @@ class WireFormat:
         body = event.body
         if isinstance(body, ChatMessage):  # nearly every event is
             told = chat_frame(body, position_text(event.epoch, event.seq))
-            return framed(self._opcode, self._encode(told))
+            return self.frame(told)
         return b"".join(map(self.frame, event_frames(event)))
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from services.gateway.wire import WireFormat
 
 
-PEACE: Final = frozenset({"client", "error", "no_pong", "slow_consumer", "drain", "rebalance"})
+PEACE: Final = frozenset(
+    {CLOSED_BY_CLIENT, "client", "error", "no_pong", "slow_consumer", "drain", "rebalance"}
+)
 """Ends after which what had been said before is still done."""
 SENT_AWAY: Final = ("drain", "rebalance")
 """Reasons for which a client is told to go on elsewhere."""
