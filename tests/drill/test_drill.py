@@ -306,8 +306,8 @@ def _report(drill: Drill, store: Store) -> str:
         late, away = delays(journals, store, span, ["slow"]), outages(journals, span)
         lines.append(
             f"{name}: {span.end - span.begin:.1f} s; delay p50 {1000 * percentile(late, 0.5):.0f} "
-            f"p99 {1000 * percentile(late, 0.99):.0f} max {1000 * percentile(late, 1.0):.0f} ms; {len(away)} came back, p50 "
-            f"{percentile(away, 0.5):.2f} p99 {percentile(away, 0.99):.2f} s"
+            f"p99 {1000 * percentile(late, 0.99):.0f} max {1000 * percentile(late, 1.0):.0f} ms; "
+            f"{len(away)} came back, p50 {percentile(away, 0.5):.2f} p99 {percentile(away, 0.99):.2f} s"
         )
     for where, late in zip(("its", "other"), _beside_the_slow_one(drill, store), strict=True):
         lines.append(
