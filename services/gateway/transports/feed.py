@@ -116,7 +116,7 @@ class SseFeed(EventStream, Following):
         self._send(codecs.retry(retry_ms))
 
     def write(self, data: bytes) -> None:
-        """Whole events, if it is still open. What was asked for and is large may wait besides the outbox."""
+        """Whole events, if it is still open: one answer may wait besides the outbox."""
         if data and not self.ended:
             make_room(self._out, len(data), self._outbox_bytes)
             self._send(data)

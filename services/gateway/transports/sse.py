@@ -13,7 +13,7 @@ from proto.errors import CATALOGUE
 from proto.frames import ErrorBody, Reconnect
 from runtime.metrics import counter, gauge
 from services.gateway import codecs
-from services.gateway.transports.outbox import make_room
+from services.gateway.transports.outbox import restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ class EventStream(asyncio.Protocol):
             row = CATALOGUE["token_expired"]
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
             return None
-        make_room(self._out, 0, self._outbox_bytes)
+        restore(self._out, self._outbox_bytes)
         self._send(codecs.HEARTBEAT)
         return min(now + self._heartbeat, self._deadline)
 

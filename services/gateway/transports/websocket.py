@@ -21,7 +21,7 @@ from websockets.streams import StreamReader
 from proto.errors import CLOSE_CODES
 from runtime.metrics import counter, gauge
 from services.gateway import deflate, wire
-from services.gateway.transports.outbox import make_room
+from services.gateway.transports.outbox import make_room, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,7 @@ class WebSocket(asyncio.Protocol):
         return bool(self._ended)
 
     def write(self, data: bytes) -> None:
-        """Frames, if it is still open. What was asked for and is large may wait besides the outbox."""
+        """Frames that were asked for, if it is still open: one answer may wait besides the outbox."""
         if not self._ended:
             make_room(self._out, len(data), self._keep.outbox_bytes)
             self._out.write(data)
@@ -187,7 +187,7 @@ class WebSocket(asyncio.Protocol):
             return None
         if self._ping == ANSWERED:
             self._ping = IDLE
-            make_room(self._out, 0, self._keep.outbox_bytes)
+            restore(self._out, self._keep.outbox_bytes)
             return now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
         self._ping = ASKED
         self._out.write(wire.PING_FRAME)
