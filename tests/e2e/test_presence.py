@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.support.roll import Roll, listed
+from tests.support.sse import SseClient
 from tests.support.stack import Stack, token
 from tests.support.until import until, until_async
 from tests.support.ws import CUT, MSGPACK, WsClient, close, leave_all
@@ -242,6 +243,34 @@ async def test_a_large_room_is_counted_and_becomes_small_again(stack: Stack, roo
     await until(lambda: len(roll.users) == 13)
     assert [roll.members[user] for user in roll.users] == await listed(watcher, f"room:{room}")
     await leave_all([watcher, *guests[12:]])
+
+
+async def test_an_event_stream_looks_on(stack: Stack, alice: WsClient, room: str) -> None:
+    """State and diffs are its events; nobody is at a document, or in a room, because of it."""
+    channels = f"channel=presence:room:{room}&channel=room:{room}&channel=presence:doc:{room}"
+    caller = {"Authorization": f"Bearer {pass_for('stream')}"}
+    async with SseClient() as stream:
+        await stream.connect(stack.gateways[1].url, f"/api/stream?{channels}", headers=caller)
+        await until(
+            lambda: [e.data for e in stream.events if e.data["type"] == "presence_state"], what="a state"
+        )
+        async with await enter(stack, "bob", room) as bob:
+            await until(
+                lambda: (
+                    [
+                        member["userId"]
+                        for event in stream.events
+                        for member in event.data.get("joined", [])
+                        if event.data.get("scope") == f"room:{room}"
+                    ][-1:]
+                    == ["bob"]
+                ),
+                what="bob's diff",
+            )
+            assert await there(bob, room, ["alice", "bob"])
+            assert (await bob.ask("who", scope=f"doc:{room}"))["count"] == 0
+    followed = stack.gateways[1]
+    await until(lambda: followed.metric("carillon_gateway_presence_scopes") == 0, 30, what="nobody looks on")
 
 
 # -- typing --------------------------------------------------------------------------------

@@ -174,15 +174,15 @@ class Presence:
         self._forget(client, scope)
 
     def listed(self, client: Client, scene: Scene, *, again: bool) -> None:
-        """`client` wants the list of a scope. Whoever wants that of a document is in it."""
-        if scene.scope.startswith("doc:") and not again:
+        """`client` wants the list of a scope. Whoever can act and wants that of a document is in it."""
+        if scene.scope.startswith("doc:") and client.session.present and not again:
             self._enter(client, scene.scope, None)
         scene.audience.list_to(client)
         self._scenes.state_to(scene, client)
 
     def unlisted(self, client: Client, scope: str) -> None:
         """`client` wants no list any more."""
-        if scope.startswith("doc:"):
+        if scope.startswith("doc:") and client.session.present:
             self.left(client, scope)
         else:
             self._forget(client, scope)
@@ -190,11 +190,10 @@ class Presence:
     def gone(self, client: Client) -> None:
         """The connection is over. To be called while the session still says where it was."""
         session = client.session
-        if not session.present:
-            return
-        session.present = False
-        for scope in (ONLINE, *filter(None, map(_membership, session.channels))):
-            self._depart(client, scope)
+        if session.present:
+            session.present = False
+            for scope in (ONLINE, *filter(None, map(_membership, session.channels))):
+                self._depart(client, scope)
         scenes = [self._scenes.find(name.removeprefix(CHANNEL)) for name in session.channels]
         for scene in filter(None, scenes):
             scene.audience.forget(client)

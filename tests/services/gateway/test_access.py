@@ -13,6 +13,7 @@ from services.gateway.access import (
     order_id,
     order_not_found,
     order_owner,
+    require_scope,
 )
 from services.gateway.auth import Identity
 
@@ -84,3 +85,29 @@ def test_what_cannot_be_an_order_id_is_not_found(text: str) -> None:
 
     assert (refused.value.code, refused.value.message) == ("not_found", "Order not found.")
     assert refused.value.message == order_not_found().message
+
+
+@pytest.mark.parametrize(
+    ("scope", "needs"),
+    [("room:a", {"chat", "presence"}), ("doc:a", {"docs"}), ("online", {"presence"})],
+)
+def test_who_may_know_who_is_there(scope: str, needs: set[str]) -> None:
+    """All that the place demands, and nothing else."""
+    require_scope(alice(*needs), scope)
+    for word in needs:
+        with pytest.raises(Forbidden):
+            require_scope(alice(*(needs - {word})), scope)
+
+
+def test_whoever_is_in_a_room_needs_no_more() -> None:
+    """But the token must still be good for it."""
+    require_scope(alice("chat"), "room:a", inside=True)
+    with pytest.raises(Forbidden):
+        require_scope(alice("presence"), "room:a", inside=True)
+
+
+@pytest.mark.parametrize("scope", ["", "room:", "doc:", "order:a", "everybody", "*", "presence:room:a"])
+def test_what_is_no_scope_is_refused(scope: str) -> None:
+    """Before anything is asked."""
+    with pytest.raises(Refusal, match="invalid_request"):
+        require_scope(alice("chat", "docs", "presence"), scope)

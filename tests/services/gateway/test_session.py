@@ -18,8 +18,11 @@ from proto.websocket import (
     Ping,
     Pong,
     SendChatMessage,
+    StartTyping,
+    StopTyping,
     Subscribe,
     Unsubscribe,
+    Who,
 )
 from services.gateway.auth import Identity
 from services.gateway.session import STRIKES, Answer, End, Limits, Session, Work
@@ -36,6 +39,9 @@ EVERY_KIND: list[ClientFrame] = [
     LeaveRoom(room_id="a"),
     SendChatMessage(text="hi"),
     FetchHistory(room_id="a"),
+    StartTyping(room_id="a"),
+    StopTyping(room_id="a"),
+    Who(scope="room:a"),
     Ping(),
 ]
 
@@ -318,3 +324,41 @@ def test_the_rate_holds_over_every_window(rate: float, burst: float, pauses: lis
     for first in range(len(passed)):
         for last in range(first, len(passed)):
             assert last - first + 1 <= burst + (passed[last] - passed[first]) * rate + 1e-6
+
+
+# -- presence ------------------------------------------------------------------------------
+
+EVERYWHERE = frozenset({"chat", "docs", "presence"})
+
+
+def test_a_list_is_a_channel() -> None:
+    """Of a room, of a document, and of everybody."""
+    mine = session(scopes=EVERYWHERE)
+    for name in ("presence:room:a", "presence:doc:b:c", "presence:online"):
+        assert channel(mine.receive(Subscribe(channel=name), 0.0)) == name
+
+
+@pytest.mark.parametrize("name", ["presence:", "presence:a", "presence:room:", "presence:online:x"])
+def test_a_list_of_no_scope_is_none(name: str) -> None:
+    """Nor is one of several."""
+    assert refused(session(scopes=EVERYWHERE).receive(Subscribe(channel=name), 0.0)) == "invalid_request"
+
+
+def test_whoever_is_in_a_room_may_look_around() -> None:
+    """From outside that takes a scope of its own."""
+    who = Who(scope="room:a")
+    assert refused(session().receive(who, 0.0)) == "forbidden"
+    assert channel(session("room:a").receive(who, 0.0)) == "room:a"
+    assert refused(session("room:b").receive(who, 0.0)) == "forbidden"
+    assert channel(session(scopes=EVERYWHERE).receive(who, 0.0)) == "room:a"
+
+
+def test_one_types_where_one_is() -> None:
+    """In the only room, in the one that is named, or at a document that is followed."""
+    mine = session("room:a", "presence:doc:d", "presence:room:b")
+    assert channel(mine.receive(StartTyping(), 0.0)) == "room:a"
+    assert channel(mine.receive(StopTyping(room_id="a"), 0.0)) == "room:a"
+    assert channel(mine.receive(StartTyping(document_id="d"), 0.0)) == "doc:d"
+    assert refused(mine.receive(StartTyping(room_id="b"), 0.0)) == "not_found"
+    assert refused(mine.receive(StartTyping(document_id="e"), 0.0)) == "not_found"
+    assert refused(mine.receive(StartTyping(room_id="a", document_id="d"), 0.0)) == "invalid_request"
