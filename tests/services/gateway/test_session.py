@@ -335,30 +335,30 @@ def test_a_list_is_a_channel() -> None:
     """Of a room, of a document, and of everybody."""
     mine = session(scopes=EVERYWHERE)
     for name in ("presence:room:a", "presence:doc:b:c", "presence:online"):
-        assert channel(mine.receive(Subscribe(channel=name), 0.0)) == name
+        assert mine.place(Subscribe(channel=name)) == name
 
 
 @pytest.mark.parametrize("name", ["presence:", "presence:a", "presence:room:", "presence:online:x"])
 def test_a_list_of_no_scope_is_none(name: str) -> None:
     """Nor is one of several."""
-    assert refused(session(scopes=EVERYWHERE).receive(Subscribe(channel=name), 0.0)) == "invalid_request"
+    assert misplaced(session(scopes=EVERYWHERE), Subscribe(channel=name)) == "invalid_request"
 
 
 def test_whoever_is_in_a_room_may_look_around() -> None:
     """From outside that takes a scope of its own."""
     who = Who(scope="room:a")
-    assert refused(session().receive(who, 0.0)) == "forbidden"
-    assert channel(session("room:a").receive(who, 0.0)) == "room:a"
-    assert refused(session("room:b").receive(who, 0.0)) == "forbidden"
-    assert channel(session(scopes=EVERYWHERE).receive(who, 0.0)) == "room:a"
+    assert misplaced(session(), who) == "forbidden"
+    assert session("room:a").place(who) == "room:a"
+    assert misplaced(session("room:b"), who) == "forbidden"
+    assert session(scopes=EVERYWHERE).place(who) == "room:a"
 
 
 def test_one_types_where_one_is() -> None:
     """In the only room, in the one that is named, or at a document that is followed."""
     mine = session("room:a", "presence:doc:d", "presence:room:b")
-    assert channel(mine.receive(StartTyping(), 0.0)) == "room:a"
-    assert channel(mine.receive(StopTyping(room_id="a"), 0.0)) == "room:a"
-    assert channel(mine.receive(StartTyping(document_id="d"), 0.0)) == "doc:d"
-    assert refused(mine.receive(StartTyping(room_id="b"), 0.0)) == "not_found"
-    assert refused(mine.receive(StartTyping(document_id="e"), 0.0)) == "not_found"
-    assert refused(mine.receive(StartTyping(room_id="a", document_id="d"), 0.0)) == "invalid_request"
+    assert mine.place(StartTyping()) == "room:a"
+    assert mine.place(StopTyping(room_id="a")) == "room:a"
+    assert mine.place(StartTyping(document_id="d")) == "doc:d"
+    assert misplaced(mine, StartTyping(room_id="b")) == "not_found"
+    assert misplaced(mine, StartTyping(document_id="e")) == "not_found"
+    assert misplaced(mine, StartTyping(room_id="a", document_id="d")) == "invalid_request"
