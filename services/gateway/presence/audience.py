@@ -6,7 +6,7 @@ Each frame is encoded once per format and shared.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from proto.websocket import (
@@ -91,6 +91,8 @@ class Audience:
         self._listing: dict[Client, None] = {}
         self._silent: dict[Client, None] = {}
         self._fresh: dict[str, list[Client]] = {}
+        self._newcomers: dict[Client, str] = {}
+        """Those in `_fresh`, and as whom: looking through all would make a crowd's arrival quadratic."""
         self._state: tuple[State, _Encoded] | None = None
 
     # -- who ------------------------------------------------------------------------------
@@ -108,6 +110,7 @@ class Audience:
             self._silent[client] = None
         elif wish == "events":
             self._fresh.setdefault(user, []).append(client)
+            self._newcomers[client] = user
         else:
             self._listing[client] = None
 
@@ -124,11 +127,11 @@ class Audience:
         """It left the room, or wants no list any more."""
         self._listing.pop(client, None)
         self._silent.pop(client, None)
-        for user, clients in list(self._fresh.items()):
-            if client in clients:
-                clients.remove(client)
-                if not clients:
-                    del self._fresh[user]
+        user = self._newcomers.pop(client, None)
+        if user is not None:
+            self._fresh[user].remove(client)
+            if not self._fresh[user]:
+                del self._fresh[user]
 
     # -- what -----------------------------------------------------------------------------
 
@@ -163,6 +166,7 @@ class Audience:
     def tell_count(self, watch: Watch) -> None:
         """How many there are, instead of who."""
         self._fresh.clear()
+        self._newcomers.clear()
         self._tell_all(self._occupancy(watch))
 
     def tell(self, change: Change, *, lists: bool = True) -> int:
@@ -214,6 +218,8 @@ class Audience:
             return 0
         apart = self._apart()
         fresh = {member.user_id: self._fresh.pop(member.user_id, ()) for member in change.joined}
+        for client in chain.from_iterable(fresh.values()):
+            del self._newcomers[client]
         for user, clients in fresh.items():
             others = [member for member in change.joined if member.user_id != user] if clients else []
             for client in clients:
