@@ -196,6 +196,17 @@ class Channel:
                 return remembered[index + 1 :]
         return None
 
+    def backfill(self, seq: int, events: Iterable[Event]) -> None:
+        """What follows `seq` on the channel, read from the log without a gap up to what is remembered or the
+        tail: the next who comes from there need not ask the log again.
+        """
+        known = [event for event in self._ring if event.body is not None]
+        first = known[0].seq if known else self.tail + 1
+        older = [event for event in events if event.body is not None and event.seq < first]
+        if seq < first and (older or known):
+            # Where the reader came from stands for itself only: it is what others may come from as well.
+            self._ring = deque([Event(self.epoch, seq, 0, None), *older, *known], RING)
+
     def fan_out(self, author: Author | None = None) -> int:
         """Write what was accepted since the last call to every listener, each codec encoded once; returns
         writes made. `author` finds the listener of a message's own session, which is left out of it.

@@ -104,6 +104,8 @@ class Relay:
         self._epoch = ""
         self._epoch_checked = False
         self._epoch_due = 0.0
+        self._reading: dict[Channel, asyncio.Future[None]] = {}
+        """Channels of which somebody reads what was missed: done when that is at hand."""
         self._ready: dict[Channel, None] = {}
         self._accepted = 0
         self._sample: bytes | None = None
@@ -178,15 +180,13 @@ class Relay:
         """
         if position is None:
             return Start(channel.last, [])
-        if position.epoch != channel.epoch:
-            return _reset(channel, ResetReason.EPOCH)
-        if position.ended and position.seq <= channel.tail and not channel.ended:
-            return _reset(channel, ResetReason.UNKNOWN)
-        missed = channel.since(position.seq)
-        if missed is not None:
-            RESUMES.labels("ring").inc()
-            return Start(None, missed)
-        return await self._start_from_log(channel, position.seq)
+        start = _at_hand(channel, position)
+        reading = self._reading.get(channel)
+        if start is None and reading is not None:
+            # Who comes back together was away together: most likely it is the same that is missing.
+            await asyncio.wait([reading])
+            start = _at_hand(channel, position)
+        return start or await self._start_from_log(channel, position.seq)
 
     def release(self, channel: Channel) -> None:
         """Somebody left: the last one takes the subscription along."""
@@ -289,6 +289,19 @@ class Relay:
     # -- resuming ---------------------------------------------------------------------
 
     async def _start_from_log(self, channel: Channel, seq: int) -> Start:
+        if channel in self._reading:
+            return await self._read_missed(channel, seq)
+        self._reading[channel] = done = asyncio.get_running_loop().create_future()
+        try:
+            start = await self._read_missed(channel, seq)
+            if start.reset is None:
+                channel.backfill(seq, start.missed)
+            return start
+        finally:
+            del self._reading[channel]
+            done.set_result(None)
+
+    async def _read_missed(self, channel: Channel, seq: int) -> Start:
         epoch, missed, size, waits = channel.epoch, list[Event](), 0, 0
         while waits < ANCHOR_TRIES:
             read = await self._after(channel, seq)
@@ -509,6 +522,19 @@ def _origin(headers: bytes | None) -> str:
     if headers is None or _ORIGIN not in headers:
         return ""
     return (wire.value(headers, _ORIGIN) or b"").decode("ascii", "replace")
+
+
+def _at_hand(channel: Channel, position: Position) -> Start | None:
+    """A start that takes no reading; None if only the log can tell."""
+    if position.epoch != channel.epoch:
+        return _reset(channel, ResetReason.EPOCH)
+    if position.ended and position.seq <= channel.tail and not channel.ended:
+        return _reset(channel, ResetReason.UNKNOWN)
+    missed = channel.since(position.seq)
+    if missed is None:
+        return None
+    RESUMES.labels("ring").inc()
+    return Start(None, missed)
 
 
 def _reset(channel: Channel, reason: ResetReason) -> Start:

@@ -446,3 +446,48 @@ def test_a_reader_is_a_listener() -> None:
     follow: Callable[[Listener], None] = opened().attach
 
     follow(Reader(opened(), CountingCodec()))
+
+
+def seqs(events: list[Event] | None) -> list[int] | None:
+    """Of what can be shown."""
+    return None if events is None else [one.seq for one in events if one.body is not None]
+
+
+def test_what_one_reads_of_the_log_is_remembered_for_the_next() -> None:
+    """Whoever comes from the same place, or from anywhere behind it, need not ask the log."""
+    channel = opened(10)
+    assert channel.since(5) is None
+    channel.backfill(5, run(6, 10))
+
+    assert seqs(channel.since(5)) == [6, 7, 8, 9, 10]
+    assert seqs(channel.since(8)) == [9, 10]
+    assert channel.since(4) is None
+    channel.offer(event(11, 10))
+    assert seqs(channel.since(5)) == [6, 7, 8, 9, 10, 11]
+
+
+def test_the_place_somebody_came_from_is_a_message_to_others() -> None:
+    """Two come back, the second from further behind."""
+    channel = opened(10)
+    channel.backfill(8, run(9, 10))
+    channel.backfill(5, run(6, 10))
+
+    assert seqs(channel.since(5)) == [6, 7, 8, 9, 10]
+    assert seqs(channel.since(8)) == [9, 10]
+
+
+def test_nothing_is_remembered_of_what_nobody_could_read() -> None:
+    """A channel whose stored messages are all unreadable still has no state."""
+    channel = Channel("orders.log.alice.o1", "e", [event(2, 1, readable=False)])
+    channel.backfill(1, [event(2, 1, readable=False)])
+
+    assert channel.last is None
+
+
+def test_no_more_is_remembered_than_the_ring_holds() -> None:
+    """The newest stay."""
+    channel = opened(200)
+    channel.backfill(5, run(6, 200))
+
+    assert channel.since(5) is None
+    assert seqs(channel.since(200 - RING + 1)) == list(range(200 - RING + 2, 201))

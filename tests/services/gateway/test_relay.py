@@ -329,6 +329,24 @@ async def test_a_client_that_comes_back_gets_what_it_missed(gateway: Gateway, be
     assert listener.seqs == (await gateway.seqs(order, seen))[1:]
 
 
+async def test_a_crowd_that_was_away_together_is_served_by_one_read(gateway: Gateway) -> None:
+    """Fifty come back to a channel that had just been opened: one asks the log, the others wait for that."""
+    order = an_order()
+    seen = await gateway.store(order)
+    channel, listener, _ = await gateway.join(order)
+    position = Position(channel.epoch, seen)
+    gateway.leave(channel, listener)
+    last = await gateway.store(order, count=20)
+    before = metric("gateway_resumes_total", outcome="log")
+    joined = await asyncio.gather(*(gateway.join(order, position) for _ in range(50)))
+
+    assert metric("gateway_resumes_total", outcome="log") == before + 1
+    assert {tuple(listener.seqs) for _, listener, _ in joined} == {
+        tuple((await gateway.seqs(order, seen))[1:])
+    }
+    assert joined[0][1].seqs[-1] == last
+
+
 @pytest.mark.parametrize("limit", ["MAX_MISSED", "MAX_MISSED_BYTES"])
 async def test_who_missed_too_much_is_told_so(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, limit: str
