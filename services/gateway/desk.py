@@ -130,6 +130,8 @@ class Desk:
         self._admission = admission
         self._presence = presence
         self._open_rooms = OpenRooms()
+        self._asking: dict[str, asyncio.Future[chat.Access | Refusal | None]] = {}
+        """Rooms that somebody asks about; None if whoever asked left."""
         self._calls = calls
         self._authenticator = authenticator
         self._gateway = gateway
@@ -337,12 +339,41 @@ class Desk:
         return channel
 
     async def _ask_to_join(self, room_id: str, identity: Identity) -> None:
+        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer: an
+        open room is open to all of them, and what keeps one from asking keeps all.
+        """
+        while not self._open_rooms.knows(room_id, time.monotonic()):
+            asking = self._asking.get(room_id)
+            if asking is None:
+                await self._ask_first(room_id, identity)
+                return
+            await asyncio.wait([asking])
+            answer = asking.result()
+            if isinstance(answer, Refusal) and answer.row.status >= 500:
+                raise Refusal(answer.code, answer.message)
+            if answer is not None:  # it has members, so everybody is asked about
+                await self._ask_about(room_id, identity)
+                return
+
+    async def _ask_first(self, room_id: str, identity: Identity) -> None:
+        self._asking[room_id] = told = asyncio.get_running_loop().create_future()
+        answer: chat.Access | Refusal | None = None
+        try:
+            answer = await self._ask_about(room_id, identity)
+        except Refusal as refusal:
+            answer = refusal
+            raise
+        finally:
+            del self._asking[room_id]
+            told.set_result(answer)
+
+    async def _ask_about(self, room_id: str, identity: Identity) -> chat.Access:
         now = time.monotonic()
-        if self._open_rooms.knows(room_id, now):
-            return
         command = chat.JoinChat(room_id=room_id, user_id=identity.user)
-        if (await self._call("join", command, chat.RoomJoined)).access is chat.Access.OPEN:
+        access = (await self._call("join", command, chat.RoomJoined)).access
+        if access is chat.Access.OPEN:
             self._open_rooms.remember(room_id, now)
+        return access
 
     async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
         identity = _identity(client)
