@@ -339,8 +339,8 @@ class Desk:
         return channel
 
     async def _ask_to_join(self, room_id: str, identity: Identity) -> None:
-        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer: an
-        open room is open to all of them, and what keeps one from asking keeps all.
+        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer:
+        an open room is open to all, and what keeps one from asking keeps all.
         """
         while not self._open_rooms.knows(room_id, time.monotonic()):
             asking = self._asking.get(room_id)
@@ -349,6 +349,8 @@ class Desk:
                 return
             await asyncio.wait([asking])
             answer = asking.result()
+            if answer is chat.Access.OPEN:
+                return
             if isinstance(answer, Refusal) and answer.row.status >= 500:
                 raise Refusal(answer.code, answer.message)
             if answer is not None:  # it has members, so everybody is asked about
