@@ -30,6 +30,7 @@ from services.gateway.channel_stream import ChannelStream
 from services.gateway.channels import Channels
 from services.gateway.connections import DEADLINE, Connections
 from services.gateway.control import Control, Name, serve_control
+from services.gateway.deflate import DEFLATED
 from services.gateway.desk import Desk
 from services.gateway.edge import edge_with
 from services.gateway.exchange import http_error
@@ -45,7 +46,7 @@ from services.gateway.relay import Relay
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.transports.websocket import Keep, Parsers
-from services.gateway.wire import JSON, MSGPACK
+from services.gateway.wire import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,7 +91,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         # Unique in the fleet, as a process id is not: the latest list of a name is what counts.
         gateway=settings.gateway_id or f"{process.instance}-{secrets.token_hex(4)}",
         author=author,
-        formats=(JSON, MSGPACK),
+        formats=(*FORMATS.values(), *DEFLATED.values()),
     )
     desk = Desk(
         channels,

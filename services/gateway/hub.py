@@ -19,7 +19,7 @@ from proto.chat import ChatMessage
 from proto.frames import StatusUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable
 
     from proto.frames import ResetReason
 
@@ -253,12 +253,12 @@ class Channel:
                 listener.write(data)
         return len(authors)
 
-    def tell(self, frames: Mapping[Codec, bytes], apart: Container[Listener] = ()) -> None:
-        """Write something that is not in the log to every listener whose codec has a frame, but those
-        `apart`.
+    def tell(self, encoded: Callable[[Codec], bytes], apart: Container[Listener] = ()) -> None:
+        """Write something that is not in the log to every listener but those `apart`. `encoded` is asked once
+        for each codec that is spoken here; empty: not for those.
         """
         for codec, group in list(self._listeners.items()):
-            data = frames.get(codec)
+            data = encoded(codec)
             if data:
                 for listener, write in list(group.items()):
                     if listener not in apart:

@@ -121,6 +121,23 @@ async def test_off_means_not_negotiated(stack: Stack) -> None:
 # -- messages -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("protocol", [None, MSGPACK])
+async def test_who_gets_compressed_messages_hears_of_others_too(stack: Stack, protocol: str | None) -> None:
+    """What is not in the room's log goes to every format that is spoken there."""
+    compressing, plain = stack.gateways
+    async with (
+        await WsClient().hello(compressing.url, chatter("listener"), OFFER, protocol=protocol) as listener,
+        await WsClient().hello(plain.url, chatter("typist")) as typist,
+    ):
+        await listener.join(f"typed-{protocol}")
+        await typist.join(f"typed-{protocol}")
+        await typist.ask("typing_start", roomId=f"typed-{protocol}")
+        await listener.until(lambda: listener.of("user_typing"), what="the typing")
+
+    assert listener.deflate is not None
+    assert listener.of("user_typing")[0]["userId"] == "typist"
+
+
 async def test_a_room_hears_the_same_compressed_or_not(stack: Stack) -> None:
     """What is small is sent as it is; the others' formats do not change."""
     compressing, plain = stack.gateways

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from proto.presence import PresenceMember
     from proto.websocket import ServerFrame
-    from services.gateway.hub import Channel, Listener
+    from services.gateway.hub import Channel, Codec, Listener
     from services.gateway.presence.typists import Typist
     from services.gateway.presence.watch import Change, Watch
     from services.gateway.session import Session
@@ -78,7 +78,9 @@ class Bounds(NamedTuple):
 
 
 class Audience:
-    """See the module's docstring. `formats` are all there are for clients that follow rooms."""
+    """See the module's docstring. `formats` are all that clients of rooms may speak; a frame is
+    encoded for those that somebody does.
+    """
 
     def __init__(self, scope: str, formats: Sequence[Format], bounds: Bounds) -> None:
         self.scope = scope
@@ -86,7 +88,7 @@ class Audience:
         """The room's own, while somebody here follows it."""
         self.counted = False
         """Whether the scope is too large for a list."""
-        self._formats = formats
+        self._formats = {each.event: each for each in formats}
         self._bounds = bounds
         self._listing: dict[Client, None] = {}
         self._silent: dict[Client, None] = {}
@@ -210,7 +212,7 @@ class Audience:
     def _tell_left(self, change: Change) -> int:
         if not change.left or self.channel is None:
             return 0
-        self._to_room(self._left(change.left, change.online), self._apart())
+        self._to_room(_Encoded(self._left(change.left, change.online)), self._apart())
         return 1
 
     def _tell_joined(self, change: Change) -> int:
@@ -228,7 +230,7 @@ class Audience:
                     apart.add(listener)
                 if others:
                     client.write(client.format.frame(self._joined(others, change.online)))
-        self._to_room(self._joined(change.joined, change.online), apart)
+        self._to_room(_Encoded(self._joined(change.joined, change.online)), apart)
         return 1
 
     def _tell_all(self, frame: ServerFrame, own: Listener | None = None, origin: str = "") -> None:
@@ -237,15 +239,21 @@ class Audience:
             listener = client.follower(self.scope)
             if listener is not None:
                 apart.add(listener)
-        self._to_room(frame, apart)
         encoded = _Encoded(frame)
+        self._to_room(encoded, apart)
         for client in list(self._listing):
             if client.follower(self.scope) is None and client.session.id != origin:
                 client.write(encoded.of(client.format))
 
-    def _to_room(self, frame: ServerFrame, apart: set[Listener]) -> None:
-        if self.channel is not None and not self.channel.idle:
-            self.channel.tell({each.event: each.frame(frame) for each in self._formats}, apart)
+    def _to_room(self, encoded: _Encoded, apart: set[Listener]) -> None:
+        if self.channel is None:
+            return
+
+        def spoken(codec: Codec) -> bytes:
+            wire_format = self._formats.get(codec)
+            return encoded.of(wire_format) if wire_format is not None else b""
+
+        self.channel.tell(spoken, apart)
 
     def _apart(self) -> set[Listener]:
         """Those who follow the room and are not told who joins and leaves it."""
