@@ -125,83 +125,53 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 _WRITE: Final = "scope orders:write; scope staff for somebody else's order"
 _READ: Final = "scope orders:read; scope staff for somebody else's order"
 _CHAT: Final = "scope chat, a token good for the room, and the room's policy"
-
-
-def _chat_request(
-    method: str,
-    payload: type[msgspec.Struct],
-    reply: type[msgspec.Struct],
-    rule: str = _CHAT,
-    caller: Party = Party.GATEWAY,
-) -> Message:
-    return Message(
-        pattern=f"rpc.chat.{method}",
-        direction=Direction.IN,
-        delivery=Delivery.CORE,
-        payload=payload,
-        reply=reply,
-        owner=Party.CHAT,
-        publishers=(caller,),
-        readers=(Party.CHAT,),
-        rule=rule,
-    )
-
-
 _PRESENCE: Final = "scope presence, and what the place itself demands"
 
 
-def _presence_request(
-    method: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct], rule: str = _PRESENCE
+def _request(
+    service: Party,
+    method: str,
+    payload: type[msgspec.Struct],
+    reply: type[msgspec.Struct],
+    rule: str,
+    caller: Party = Party.GATEWAY,
 ) -> Message:
-    return Message(
-        pattern=f"rpc.presence.{method}",
-        direction=Direction.IN,
-        delivery=Delivery.CORE,
-        payload=payload,
-        reply=reply,
-        owner=Party.PRESENCE,
-        publishers=(Party.GATEWAY,),
-        readers=(Party.PRESENCE,),
-        rule=rule,
-    )
-
-
-def _orders_request(
-    method: str, payload: type[msgspec.Struct], rule: str, reply: type[msgspec.Struct] = OrderReply
-) -> Message:
-    return Message(
-        pattern=f"rpc.orders.{method}",
-        direction=Direction.IN,
-        delivery=Delivery.CORE,
-        payload=payload,
-        reply=reply,
-        owner=Party.ORDERS,
-        publishers=(Party.GATEWAY,),
-        readers=(Party.ORDERS,),
-        rule=rule,
-    )
+    return _asked(f"rpc.{service}.{method}", payload, reply, rule, caller=caller, owner=service)
 
 
 def _control(pattern: str, payload: type[msgspec.Struct], reply: type[msgspec.Struct]) -> Message:
+    return _asked(pattern, payload, reply, "nobody but operators", caller=Party.OPERATOR, owner=Party.GATEWAY)
+
+
+def _asked(
+    pattern: str,
+    payload: type[msgspec.Struct],
+    reply: type[msgspec.Struct],
+    rule: str,
+    *,
+    caller: Party,
+    owner: Party,
+) -> Message:
+    """A request that `caller` sends and `owner` answers."""
     return Message(
         pattern=pattern,
         direction=Direction.IN,
         delivery=Delivery.CORE,
         payload=payload,
         reply=reply,
-        owner=Party.GATEWAY,
-        publishers=(Party.OPERATOR,),
-        readers=(Party.GATEWAY,),
-        rule="nobody but operators",
+        owner=owner,
+        publishers=(caller,),
+        readers=(owner,),
+        rule=rule,
     )
 
 
 MESSAGES: Final = (
-    _orders_request("place", PlaceOrder, _WRITE),
-    _orders_request("advance", AdvanceOrder, _WRITE),
-    _orders_request("cancel", CancelOrder, _WRITE),
-    _orders_request("get", GetOrder, _READ),
-    _orders_request("list", ListOrders, _READ, OrderList),
+    _request(Party.ORDERS, "place", PlaceOrder, OrderReply, _WRITE),
+    _request(Party.ORDERS, "advance", AdvanceOrder, OrderReply, _WRITE),
+    _request(Party.ORDERS, "cancel", CancelOrder, OrderReply, _WRITE),
+    _request(Party.ORDERS, "get", GetOrder, OrderReply, _READ),
+    _request(Party.ORDERS, "list", ListOrders, OrderList, _READ),
     Message(
         pattern="orders.log.<user>.<order>",
         direction=Direction.OUT,
@@ -233,11 +203,11 @@ MESSAGES: Final = (
         readers=(Party.GATEWAY,),
         rule=_READ,
     ),
-    _chat_request("join", JoinChat, RoomJoined),
-    _chat_request("send", SendMessage, MessageSent),
-    _chat_request("history", FetchMessages, HistoryPage),
+    _request(Party.CHAT, "join", JoinChat, RoomJoined, _CHAT),
+    _request(Party.CHAT, "send", SendMessage, MessageSent, _CHAT),
+    _request(Party.CHAT, "history", FetchMessages, HistoryPage, _CHAT),
     # A gateway never sends it: no client's word reaches it.
-    _chat_request("policy", SetRoomPolicy, RoomPolicySet, "nobody but operators", Party.OPERATOR),
+    _request(Party.CHAT, "policy", SetRoomPolicy, RoomPolicySet, "nobody but operators", Party.OPERATOR),
     Message(
         pattern="chat.log.<room>",
         direction=Direction.OUT,
@@ -269,11 +239,11 @@ MESSAGES: Final = (
         readers=(Party.GATEWAY,),
         rule=_CHAT,
     ),
-    _presence_request("snapshot", TakeSnapshot, SnapshotPart),
-    _presence_request("who", ListMembers, MembersPage),
-    _presence_request("user", FindUser, UserPresence, "scope presence"),
-    _presence_request("history", FetchPresenceHistory, PresenceHistory),
-    _presence_request("revisions", CheckRevisions, ScopeRevisions, "never shown"),
+    _request(Party.PRESENCE, "snapshot", TakeSnapshot, SnapshotPart, _PRESENCE),
+    _request(Party.PRESENCE, "who", ListMembers, MembersPage, _PRESENCE),
+    _request(Party.PRESENCE, "user", FindUser, UserPresence, "scope presence"),
+    _request(Party.PRESENCE, "history", FetchPresenceHistory, PresenceHistory, _PRESENCE),
+    _request(Party.PRESENCE, "revisions", CheckRevisions, ScopeRevisions, "never shown"),
     Message(
         pattern="presence.lease.<gateway>.<epoch>",
         direction=Direction.OUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -21,6 +22,8 @@ CATCH_UP: Final = 1.25
 BEATS = counter("gateway_beats", "Times a connection was due: heartbeats, pings, deadlines", [])
 OPEN = gauge("gateway_connections", "Open connections", ["transport"])
 OPENED = counter("gateway_connections_opened", "Connections made", ["transport"])
+_open_of: Final = functools.cache(OPEN.labels)  # there are few transports, and many connections
+_opened_of: Final = functools.cache(OPENED.labels)
 MOST = gauge("gateway_max_connections", "Connections that this gateway takes at most", [])
 GOODBYES = counter("gateway_goodbyes", "Connections that were told to come back, by reason", ["reason"])
 DEADLINE = gauge(
@@ -104,8 +107,9 @@ class Connections:
     def add(self, connection: Connection, due: float) -> None:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
         self._open.add(connection)
-        OPEN.labels(medium_of(connection)).inc()
-        OPENED.labels(medium_of(connection)).inc()
+        medium = medium_of(connection)
+        _open_of(medium).inc()
+        _opened_of(medium).inc()
         self._wheel.add(connection, due)
         if self._max_age:
             # Of its own for each, so that those who came together do not leave together.
@@ -125,7 +129,7 @@ class Connections:
         """It is over. Telling it twice is harmless."""
         if connection in self._open:
             self._open.remove(connection)
-            OPEN.labels(medium_of(connection)).dec()
+            _open_of(medium_of(connection)).dec()
 
     async def drain(self, window: float) -> None:
         """Say goodbye to everybody, in random order, spread evenly over `window` seconds (0: to all at once).

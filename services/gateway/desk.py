@@ -41,6 +41,7 @@ from runtime.metrics import counter
 from services.gateway import access
 from services.gateway.auth import Unauthorized
 from services.gateway.open_rooms import OpenRooms
+from services.gateway.presence.audience import Client as Present
 from services.gateway.presence.blobs import checked
 from services.gateway.presence.presence import CHANNEL
 from services.gateway.relay import Start
@@ -55,12 +56,10 @@ if TYPE_CHECKING:
     from services.gateway.auth import Identity
     from services.gateway.authenticator import Authenticator
     from services.gateway.channels import Channels
-    from services.gateway.hub import Channel, Listener
-    from services.gateway.presence.audience import Parting
+    from services.gateway.hub import Channel
     from services.gateway.presence.presence import Presence
     from services.gateway.presence.scenes import Scene
-    from services.gateway.session import Session, Work
-    from services.gateway.wire import Format
+    from services.gateway.session import Work
 
 _ROOM = "room:"
 
@@ -73,28 +72,12 @@ NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by cod
 _works: Final = functools.cache(WORKS.labels)  # both are of closed sets
 
 
-class Client(Protocol):
+class Client(Present, Protocol):
     """A connection, as the desk sees it."""
-
-    session: Session
 
     @property
     def ended(self) -> bool:
         """Nothing can be sent any more."""
-
-    @property
-    def format(self) -> Format:
-        """How it wants its frames."""
-
-    @property
-    def parting(self) -> Parting:
-        """How it ended, once it has."""
-
-    def write(self, data: bytes) -> None:
-        """Encoded frames, if it is still open."""
-
-    def follower(self, name: str) -> Listener | None:
-        """It on a channel."""
 
     def send(self, frame: ServerFrame) -> None:
         """One frame, if it is still open."""
@@ -249,9 +232,9 @@ class Desk:
                 return
             client.session.admitted = True
         client.identified(identity, time.monotonic() + identity.expires_at - time.time())
-        if known is None and not client.ended:
-            self._presence.arrived(client)
         if known is None:
+            if not client.ended:
+                self._presence.arrived(client)
             client.send(self._hello(client.session.id, identity))
         self._ack(client, frame_id)
 

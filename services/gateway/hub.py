@@ -285,6 +285,7 @@ class Channel:
             act(listener)
 
     def _accept(self, event: Event) -> None:
+        # `_remember`, written out: with its twin in wire.py a twentieth of what a live message costs.
         self.tail = event.seq
         if event.body is not None:
             self._ring.append(event)

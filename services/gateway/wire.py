@@ -128,7 +128,7 @@ class WireFormat:
 
     def _event(self, event: Event) -> bytes:
         body = event.body
-        if isinstance(body, ChatMessage):  # nearly every event is
+        if isinstance(body, ChatMessage):  # nearly every event is; `event_frames` would say the same
             told = chat_frame(body, position_text(event.epoch, event.seq))
             return self.frame(told)
         return b"".join(map(self.frame, event_frames(event)))

@@ -20,6 +20,7 @@ from runtime.provision import provision
 from runtime.settings import ProcessSettings, load
 from tests.support.api import OrdersClient
 from tests.support.backups import backup, restore
+from tests.support.buses import connected
 from tests.support.nats_server import BINARY
 from tests.support.secured_nats import SecuredNats, SecuredStack
 from tests.support.sse import SseClient
@@ -61,13 +62,8 @@ def running_secured() -> Iterator[SecuredNats]:
 async def secured_bus(server: SecuredNats, holder: str) -> AsyncIterator[Bus]:
     """Connected with a holder's key."""
     given = {f"CARILLON_{name}": value for name, value in server.settings(holder).items()}
-    bus = Bus(load(ProcessSettings, given), role=holder, name="tests")
-    await bus.start()
-    try:
-        await bus.until_connected()
+    async with connected(Bus(load(ProcessSettings, given), role=holder, name="tests")) as bus:
         yield bus
-    finally:
-        await bus.close()
 
 
 def matches(stored: str, subject: str) -> bool:

@@ -24,7 +24,13 @@ def bus_for(*urls: str, role: str = "test", **settings: Any) -> Bus:
 @contextlib.asynccontextmanager
 async def connected_bus(*urls: str, role: str = "test", **settings: Any) -> AsyncIterator[Bus]:
     """A bus that is connected, for the length of the block."""
-    bus = bus_for(*urls, role=role, **settings)
+    async with connected(bus_for(*urls, role=role, **settings)) as bus:
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def connected(bus: Bus) -> AsyncIterator[Bus]:
+    """`bus`, connected, for the length of the block."""
     await bus.start()
     try:
         await bus.until_connected()

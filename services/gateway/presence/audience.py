@@ -212,7 +212,7 @@ class Audience:
     def _tell_left(self, change: Change) -> int:
         if not change.left or self.channel is None:
             return 0
-        self._to_room(_Encoded(self._left(change.left, change.online)), self._apart())
+        self._to_room(_Encoded(self._moved(UserLeftFrame, change.left, change.online)), self._apart())
         return 1
 
     def _tell_joined(self, change: Change) -> int:
@@ -229,8 +229,8 @@ class Audience:
                 if listener is not None:
                     apart.add(listener)
                 if others:
-                    client.write(client.format.frame(self._joined(others, change.online)))
-        self._to_room(_Encoded(self._joined(change.joined, change.online)), apart)
+                    client.write(client.format.frame(self._moved(UserJoinedFrame, others, change.online)))
+        self._to_room(_Encoded(self._moved(UserJoinedFrame, change.joined, change.online)), apart)
         return 1
 
     def _tell_all(self, frame: ServerFrame, own: Listener | None = None, origin: str = "") -> None:
@@ -260,19 +260,11 @@ class Audience:
         found = (client.follower(self.scope) for client in (*self._silent, *self._listing))
         return {listener for listener in found if listener is not None}
 
-    def _joined(self, members: list[PresenceMember], count: int) -> UserJoinedFrame:
+    def _moved(
+        self, kind: type[UserJoinedFrame | UserLeftFrame], members: list[PresenceMember], count: int
+    ) -> UserJoinedFrame | UserLeftFrame:
         only = members[0] if len(members) == 1 else None
-        return UserJoinedFrame(
-            room_id=self.scope.removeprefix(ROOM),
-            users=_names(members),
-            online_count=count,
-            user_id=only.user_id if only else "",
-            name=only.name if only else "",
-        )
-
-    def _left(self, members: list[PresenceMember], count: int) -> UserLeftFrame:
-        only = members[0] if len(members) == 1 else None
-        return UserLeftFrame(
+        return kind(
             room_id=self.scope.removeprefix(ROOM),
             users=_names(members),
             online_count=count,
