@@ -32,7 +32,7 @@ from services.gateway.connections import DEADLINE, Connections
 from services.gateway.control import Control, Name, serve_control
 from services.gateway.deflate import DEFLATED
 from services.gateway.desk import Desk
-from services.gateway.edge import edge_with
+from services.gateway.door import door_with
 from services.gateway.exchange import http_error
 from services.gateway.handshake import Handshake
 from services.gateway.kinds import ORDER, ROOM
@@ -149,7 +149,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     )
     controls = serve_control(calls, control, name)
     server = await Server.start(
-        app, settings.host, settings.port, http=edge_with(handshake), unsent_bytes=settings.unsent_bytes
+        app, settings.host, settings.port, http=door_with(handshake), unsent_bytes=settings.unsent_bytes
     )
     log.info("serving", port=server.port, gateway=process.instance)
     try:

@@ -5,6 +5,7 @@ Browsers cannot set headers on an `EventSource` or a `WebSocket`, hence the cook
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 COOKIE: Final = b"carillon_token"
 PARAMETER: Final = "token"
 MAX_QUERY_FIELDS: Final = 100
+_PLACES: Final = (b"authorization", b"cookie")
+_PLAIN: Final = re.compile(rb"token=([A-Za-z0-9._-]+)")
+"""The whole query of nearly everybody who sends the token there."""
 
 
 def token_from(headers: Sequence[tuple[bytes, bytes]], query: bytes) -> str:
@@ -24,7 +28,8 @@ def token_from(headers: Sequence[tuple[bytes, bytes]], query: bytes) -> str:
     An empty value counts as absent, and so does a scheme other than Bearer. Raises `Unauthorized`:
     token_missing, or token_invalid when the place that decides holds two (RFC 6750 section 2).
     """
-    found = _bearer(headers) or _cookies(headers) or _queried(query)
+    sent = [header for header in headers if header[0].lower() in _PLACES]
+    found = _bearer(sent) or _cookies(sent) or _queried(query) if sent else _queried(query)
     if not found:
         raise Unauthorized("token_missing", "no token in header, cookie or query")
     if len(found) > 1:
@@ -52,6 +57,9 @@ def _cookies(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
 
 
 def _queried(query: bytes) -> list[str]:
+    plain = _PLAIN.fullmatch(query)
+    if plain is not None:
+        return [plain[1].decode("ascii")]
     try:
         fields = parse_qsl(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:

@@ -49,50 +49,40 @@ class Watcher:
     """A connection on the timing wheel. It lets go of the protocol as soon as that is done with, because the
     wheel itself would hold it, parser and all, until it is due."""
 
-    __slots__ = ("edge",)
+    __slots__ = ("arrival",)
 
-    def __init__(self, edge: EdgeProtocol) -> None:
-        self.edge: EdgeProtocol | None = edge
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival: Arrival | None = arrival
 
     def beat(self, now: float) -> float | None:
         """connections.Timed."""
-        return None if self.edge is None else self.edge.overdue(now)
+        return None if self.arrival is None else self.arrival.overdue(now)
 
 
-class EdgeProtocol(HttpToolsProtocol):
-    """See the module's docstring."""
+class Arrival:
+    """A connection of which nobody knows yet what it will be: its head is awaited, and it is refused or
+    handed over. Shared by the protocols that read heads.
+    """
 
-    head_bytes = 0
-    """Received since the last head or piece of a body was complete."""
+    transport: asyncio.Transport
+    connections: set[Any]
+    """Those that the server ends when it stops."""
     head_since: float | None = None
-    """Since when a head is awaited (loop time); None while a request is answered or the client is idle."""
-    keeper: Keeper | None = None
-    """Set by `edge_with`."""
+    """Since when a head is awaited (monotonic seconds); None while a request is answered or the client is
+    idle.
+    """
     watched: Watcher | None = None
-    upgrades: bool | None = None
-    """Whether the request asks for a WebSocket; None: not looked up yet."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client connected; perhaps it is one too many."""
-        super().connection_made(transport)
-        self.head_since = self.loop.time()
-        if self.keeper is not None:
-            self.keeper.opened(self)
+    @property
+    def address(self) -> str:
+        """Where the client is, as the socket says; empty if it has none."""
+        raise NotImplementedError
 
-    def watcher(self) -> Watcher:
-        """What goes onto the timing wheel for this connection."""
+    def await_head(self, now: float) -> Watcher:
+        """From `now` on; what goes onto the timing wheel for it."""
+        self.head_since = now
         self.watched = Watcher(self)
         return self.watched
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Gone."""
-        self._unwatch()
-        super().connection_lost(exc)
-
-    def _unwatch(self) -> None:
-        if self.watched is not None:
-            self.watched.edge = None
-            self.watched = None
 
     def overdue(self, now: float) -> float | None:
         """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip."""
@@ -102,6 +92,54 @@ class EdgeProtocol(HttpToolsProtocol):
             self.refuse(408, _error("timeout", "The request did not arrive in time."))
             return None
         return now + HEAD_SECONDS / 4
+
+    def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer with an error and close."""
+        fixed = ["content-type: application/json", "cache-control: no-store"]
+        lines = [STATUS_LINE[status].decode().strip(), *fixed]
+        lines += [f"{name}: {value}" for name, value in headers]
+        lines += [f"content-length: {len(body)}", "connection: close"]
+        self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
+        self.transport.close()
+
+    def hand_over(self, connection: Connection) -> None:
+        """Give the transport to `connection`; what it writes is the answer."""
+        self.connections.discard(self)
+        self.connections.add(connection)
+        self.transport.set_protocol(cast("asyncio.Protocol", connection))
+        connection.connection_made(self.transport)
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """No head is awaited any more."""
+        if self.watched is not None:
+            self.watched.arrival = None
+            self.watched = None
+
+
+class EdgeProtocol(Arrival, HttpToolsProtocol):
+    """See the module's docstring."""
+
+    head_bytes = 0
+    """Received since the last head or piece of a body was complete."""
+    keeper: Keeper
+    """Set by `door.door_with`."""
+    upgrades: bool | None = None
+    """Whether the request asks for a WebSocket; None: not looked up yet."""
+
+    def follow(self, arrival: Arrival) -> None:
+        """Take the connection over from `arrival`, with whoever watches it."""
+        self.connections.discard(arrival)
+        self.head_since, self.watched = arrival.head_since, arrival.watched
+        if self.watched is not None:
+            self.watched.arrival = self
+        arrival.transport.set_protocol(self)
+        self.connection_made(arrival.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone."""
+        self.unwatch()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
@@ -139,30 +177,14 @@ class EdgeProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidURLError:
             self.send_400_response("The address is not valid.")
             return
-        if self.keeper is None:
-            self.refuse(404, _error("not_found"))
-            return
         path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers, method, f"HTTP/{version}"))
 
-    def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Answer with an error and close."""
-        fixed = ["content-type: application/json", "cache-control: no-store"]
-        lines = [STATUS_LINE[status].decode().strip(), *fixed]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines += [f"content-length: {len(body)}", "connection: close"]
-        self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
-        self.transport.close()
-
     def hand_over(self, connection: Connection) -> None:
-        """Give the transport to `connection`; what it writes is the answer."""
-        transport = self.transport
+        """As every arrival."""
         self._unset_keepalive_if_required()
-        self.connections.discard(self)
-        self.connections.add(cast("Any", connection))
-        transport.set_protocol(cast("asyncio.Protocol", connection))
-        connection.connection_made(transport)
+        super().hand_over(connection)
         self._forget()
 
     def _should_upgrade(self) -> bool:
@@ -201,7 +223,6 @@ class EdgeProtocol(HttpToolsProtocol):
         # Parser, scope and request refer to each other and to us; without this an idle stream would keep them
         # until the garbage collector came by.
         self.head_bytes = 0
-        self._unwatch()
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
 
@@ -219,21 +240,11 @@ class Upgrade(NamedTuple):
 class Keeper(Protocol):
     """What decides about connections and upgrades."""
 
-    def opened(self, edge: EdgeProtocol) -> None:
+    def opened(self, arrival: Arrival) -> None:
         """A client connected: watch it, or refuse it."""
 
-    def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
+    def upgrade(self, arrival: Arrival, request: Upgrade) -> None:
         """A client wants a WebSocket: answer."""
-
-
-def edge_with(keeper: Keeper) -> type[EdgeProtocol]:
-    """The protocol class whose connections `keeper` decides about."""
-
-    class KeptEdge(EdgeProtocol):
-        """An EdgeProtocol with a keeper."""
-
-    KeptEdge.keeper = keeper
-    return KeptEdge
 
 
 def _error(code: str, message: str = "") -> bytes:

@@ -1,25 +1,20 @@
 """The WebSocket opening handshake (RFC 6455 section 4.2): answered with 101 and handed to a connection, or
 refused.
 
-The request is checked by the `websockets` library's server protocol. What can be decided without waiting is
+What can be decided without waiting is
 decided here: origin, admission, path. The token is the session's first work, so that a bad one ends in a
 close code, which is all that a browser can see.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from proto.errors import CLOSE_CODES, Refusal
 from proto.frames import ErrorBody
@@ -27,39 +22,33 @@ from proto.websocket import Authenticate
 from runtime.metrics import counter
 from services.gateway.auth import Unauthorized
 from services.gateway.credentials import token_from
-from services.gateway.deflate import DEFLATED, Deflate
 from services.gateway.edge import HEAD_SECONDS
+from services.gateway.opening import Opening
 from services.gateway.session import Limits, Session, Work
 from services.gateway.transports.client_socket import ClientSocket
+from services.gateway.transports.cork import Cork
 from services.gateway.transports.echo import EchoSocket
-from services.gateway.wire import FORMATS, JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from services.gateway.admission import Admission
     from services.gateway.connections import Connections
     from services.gateway.desk import Desk
-    from services.gateway.edge import EdgeProtocol, Upgrade
+    from services.gateway.edge import Arrival, Upgrade
     from services.gateway.hub import Listener
+    from services.gateway.opening import Agreed
     from services.gateway.origins import Origins
     from services.gateway.transports.websocket import Keep, WebSocket
-    from services.gateway.wire import WireFormat
 
 CLIENT_PATH: Final = "/ws"
 ECHO_PATH: Final = "/echo"
 
-_SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 _RETRY: Final = (("retry-after", "1"),)
-_ABOUT: Final = (b"connection", b"upgrade", b"origin", b"sec-websocket-")
-_TOLD: Final = frozenset({"Upgrade", "Allow"})
 
 REFUSED = counter("gateway_admission_refused", "Handshakes refused, by limit", ["limit"])
 HANDSHAKES = counter("gateway_handshakes", "WebSocket handshakes by answer", ["code"])
 _ACCEPTED: Final = HANDSHAKES.labels("ok")
-
-_silent = logging.getLogger("carillon.handshake")
-_silent.disabled = True
 
 
 class Handshake:
@@ -84,15 +73,14 @@ class Handshake:
         self._connections = connections
         self._keep = keep
         self._inflating = keep._replace(parsers=keep.inflaters or keep.parsers)
-        self._extensions = [Deflate()] if keep.inflaters else None
+        self._opening = Opening(deflate=keep.inflaters is not None)
         self._limits = limits
         self._echo = echo
         self._most = most
         self._now = now
         self._sessions: dict[str, ClientSocket] = {}
-        self._checker = _server_protocol(
-            self._extensions
-        )  # asked about every request, of which it keeps nothing
+        self._awaited: set[Any] = set()
+        self._told_gone = self._gone  # one bound method for all connections
         self.draining = False
 
     def author(self, session_id: str, channel: str) -> Listener | None:
@@ -100,40 +88,37 @@ class Handshake:
         socket = self._sessions.get(session_id)
         return socket.follower(channel) if socket is not None else None
 
-    def opened(self, edge: EdgeProtocol) -> None:
+    def opened(self, arrival: Arrival) -> None:
         """Watch a new connection; beyond what file descriptors allow it is told to come back later."""
-        if len(edge.connections) > self._most:
+        if len(arrival.connections) > self._most:
             REFUSED.labels("file_descriptors").inc()
-            edge.refuse(503, _body(Refusal("overloaded")), _RETRY)
+            arrival.refuse(503, _body(Refusal("overloaded")), _RETRY)
             return
         now = self._now()
-        self._connections.watch(edge.watcher(), now + HEAD_SECONDS)
+        self._connections.watch(arrival.await_head(now), now + HEAD_SECONDS)
 
-    def upgrade(self, edge: EdgeProtocol, request: Upgrade) -> None:
+    def upgrade(self, arrival: Arrival, request: Upgrade) -> None:
         """Answer one request, whose head was received whole."""
-        refused = self._refused(edge, request)
+        refused = self._refused(arrival, request)
         if refused is not None:
             HANDSHAKES.labels(refused.code).inc()
-            edge.refuse(refused.row.status, _body(refused), _RETRY if refused.row.status == 503 else ())
+            arrival.refuse(refused.row.status, _body(refused), _RETRY if refused.row.status == 503 else ())
             return
-        asked = Request(request.path, _headers(request), method=request.method, protocol=request.protocol)
         try:
-            accept, extensions, subprotocol = self._checker.process_request(asked)
+            agreed, accept = self._opening.agree(request)
         except InvalidHandshake:
-            self._decline(edge, asked)
+            self._decline(arrival, request)
             return
         _ACCEPTED.inc()
-        self._open(edge, request, Agreed(subprotocol, extensions), accept)
+        self._open(arrival, request, agreed, accept)
 
-    def _decline(self, edge: EdgeProtocol, asked: Request) -> None:
+    def _decline(self, arrival: Arrival, request: Upgrade) -> None:
         HANDSHAKES.labels("bad_handshake").inc()
-        self._admission.leave_address(edge.address)
-        answer = _server_protocol(self._extensions).accept(asked)
-        told = [(name, value) for name, value in answer.headers.raw_items() if name in _TOLD]
-        told.append(("Sec-WebSocket-Version", "13"))  # RFC 6455 section 4.4
-        edge.refuse(answer.status_code, _body(_bad_handshake(answer.status_code)), told)
+        self._admission.leave_address(arrival.address)
+        status, told = self._opening.decline(request)
+        arrival.refuse(status, _body(_bad_handshake(status)), told)
 
-    def _refused(self, edge: EdgeProtocol, request: Upgrade) -> Refusal | None:
+    def _refused(self, arrival: Arrival, request: Upgrade) -> Refusal | None:
         if request.path != CLIENT_PATH and not (self._echo and request.path == ECHO_PATH):
             return Refusal("not_found")
         if self.draining:
@@ -142,7 +127,7 @@ class Handshake:
             return Refusal("invalid_request", "A request has one Host.")  # RFC 9112 section 3.2
         if not self._origin_allowed(dict(request.headers)):
             return Refusal("forbidden", "This origin is not allowed.")
-        limit = self._admission.admit_address(edge.address, self._now())
+        limit = self._admission.admit_address(arrival.address, self._now())
         if limit is not None:
             REFUSED.labels(limit).inc()
             return Refusal("overloaded")
@@ -156,33 +141,42 @@ class Handshake:
             return True
         return self._origins.allows(origin.decode("latin-1"), headers[b"host"].decode("latin-1"))
 
-    def _open(self, edge: EdgeProtocol, request: Upgrade, agreed: Agreed, accept: str) -> None:
-        awaited, address, transport = edge.connections, edge.address, edge.transport
-        socket: WebSocket
-
-        def gone(socket: WebSocket) -> None:
-            awaited.discard(cast("Any", socket))
-            self._connections.gone(socket)
-            self._admission.leave_address(address)
-            if isinstance(socket, ClientSocket):
-                self._sessions.pop(socket.session.id, None)
-                if socket.session.admitted and socket.session.identity is not None:
-                    self._admission.leave_user(socket.session.identity.user)
-
+    def _open(self, arrival: Arrival, request: Upgrade, agreed: Agreed, accept: str) -> None:
         now = self._now()
-        keep = self._inflating if agreed.extensions else self._keep
+        keep = self._inflating if agreed.deflated else self._keep
+        socket: WebSocket
         if request.path == ECHO_PATH:
-            socket = EchoSocket(keep, gone, self._now)
+            socket = EchoSocket(keep, self._told_gone, self._now)
         else:
             session = Session(secrets.token_urlsafe(12), self._limits, now)
-            socket = ClientSocket(session, self._desk, agreed.format, keep, gone=gone, now=self._now)
+            socket = ClientSocket(
+                session, self._desk, agreed.format, keep, gone=self._told_gone, now=self._now
+            )
             self._sessions[session.id] = socket
-        transport.write(agreed.answer(accept))
-        edge.hand_over(socket)
+        socket.address = arrival.address
+        self._awaited = arrival.connections
+        arrival.hand_over(socket)
         first = self._keep.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the pings
         self._connections.add(socket, now + min(first, self._keep.auth_timeout))
+        self._answer(socket, request, agreed.answer(accept))
+
+    def _answer(self, socket: WebSocket, request: Upgrade, answer: bytes) -> None:
+        # With what the token leads to: two writes would cost twice.
+        transport = socket.out
+        socket.transport = cork = Cork(transport, answer)
         if isinstance(socket, ClientSocket):
             self._present_token(socket, request)
+        cork.pull()
+        socket.transport = transport
+
+    def _gone(self, socket: WebSocket) -> None:
+        self._awaited.discard(socket)
+        self._connections.gone(socket)
+        self._admission.leave_address(socket.address)
+        if isinstance(socket, ClientSocket):
+            self._sessions.pop(socket.session.id, None)
+            if socket.session.admitted and socket.session.identity is not None:
+                self._admission.leave_user(socket.session.identity.user)
 
     def _present_token(self, socket: ClientSocket, request: Upgrade) -> None:
         try:
@@ -196,34 +190,6 @@ class Handshake:
             socket.perform(Work(Authenticate(token=token)))
 
 
-class Agreed(NamedTuple):
-    """What the handshake settles."""
-
-    subprotocol: str | None
-    extensions: str | None
-
-    @property
-    def format(self) -> WireFormat:
-        """How frames are written."""
-        plain = FORMATS[Subprotocol(self.subprotocol)] if self.subprotocol else JSON
-        return DEFLATED[plain] if self.extensions else plain
-
-    def answer(self, accept: str) -> bytes:
-        """The server's side of the handshake (RFC 6455 section 4.2.2)."""
-        lines = f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n"
-        if self.subprotocol:
-            lines += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
-        if self.extensions:
-            lines += f"Sec-WebSocket-Extensions: {self.extensions}\r\n"
-        return f"{lines}\r\n".encode("ascii")
-
-
-def _server_protocol(extensions: Sequence[Deflate] | None) -> ServerProtocol:
-    return ServerProtocol(
-        extensions=extensions, subprotocols=list(FORMATS), select_subprotocol=_select, logger=_silent
-    )
-
-
 def _bad_handshake(status: int) -> Refusal:
     if status == 405:
         return Refusal("method_not_allowed")
@@ -232,16 +198,3 @@ def _bad_handshake(status: int) -> Refusal:
 
 def _body(refusal: Refusal) -> bytes:
     return msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
-
-
-def _headers(request: Upgrade) -> Headers:
-    """Those that the handshake is about."""
-    headers = Headers()
-    for name, value in request.headers:
-        if name.startswith(_ABOUT):
-            headers[name.decode("latin-1")] = value.decode("latin-1")
-    return headers
-
-
-def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    return next((name for name in offered if name in FORMATS), None)

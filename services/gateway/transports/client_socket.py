@@ -61,7 +61,7 @@ class ClientSocket(WebSocket, Following):
     @property
     def raw_write(self) -> Callable[[bytes], None]:
         """The transport's own."""
-        return self._out.write
+        return self.out.write
 
     @property
     def parting(self) -> Parting:

@@ -111,6 +111,7 @@ class WebSocket(asyncio.Protocol):
         "_now",
         "_parser",
         "_ping",
+        "address",
         "transport",
     )
 
@@ -118,6 +119,7 @@ class WebSocket(asyncio.Protocol):
 
     def __init__(self, keep: Keep, gone: Callable[[WebSocket], None], now: Callable[[], float]) -> None:
         self.transport: asyncio.Transport | None = None
+        self.address = ""
         self._keep = keep
         self._gone = gone
         self._now = now
@@ -146,8 +148,8 @@ class WebSocket(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Frames that were asked for, if it is still open: one answer may wait besides the outbox."""
         if not self._ended:
-            make_room(self._out, len(data), self._keep.outbox_bytes)
-            self._out.write(data)
+            make_room(self.out, len(data), self._keep.outbox_bytes)
+            self.out.write(data)
 
     def close(self, code: CloseCode) -> None:
         """Say why, and end."""
@@ -159,19 +161,19 @@ class WebSocket(asyncio.Protocol):
             return
         self._ended = reason
         self.released()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
-        self._out.write(wire.close_frame(code, message))
-        self._out.close()
+        self.out.write(wire.close_frame(code, message))
+        self.out.close()
 
     def cut(self, reason: str) -> None:
         """End without a word: the peer does not read."""
         if not self._ended:
             self._ended = reason
-            self._out.abort()
+            self.out.abort()
 
     @property
     def behind(self) -> bool:
         """More waits for it than its outbox holds."""
-        return not self._ended and self._out.get_write_buffer_size() > self._keep.outbox_bytes
+        return not self._ended and self.out.get_write_buffer_size() > self._keep.outbox_bytes
 
     # -- connections.Connection -----------------------------------------------------------
 
@@ -187,10 +189,10 @@ class WebSocket(asyncio.Protocol):
             return None
         if self._ping == ANSWERED:
             self._ping = IDLE
-            restore(self._out, self._keep.outbox_bytes)
+            restore(self.out, self._keep.outbox_bytes)
             return now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
         self._ping = ASKED
-        self._out.write(wire.PING_FRAME)
+        self.out.write(wire.PING_FRAME)
         return now + self._keep.ping_timeout
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:  # noqa: ARG002 - a subclass tells
@@ -245,13 +247,14 @@ class WebSocket(asyncio.Protocol):
         if self._ping == GONE:
             return None
         if self._ping == LEAVING:
-            self._out.abort()
+            self.out.abort()
             return None
         self._ping = LEAVING
         return now + self._keep.ping_timeout
 
     @property
-    def _out(self) -> asyncio.Transport:
+    def out(self) -> asyncio.Transport:
+        """What it writes to."""
         assert self.transport is not None  # set by the edge before anything else happens
         return self.transport
 
@@ -261,13 +264,13 @@ class WebSocket(asyncio.Protocol):
         """
         data = b"".join(parser.data_to_send())
         if data:
-            self._out.write(data)
+            self.out.write(data)
         if self._ended:  # that write was one too many
             return
         if parser.state is not State.OPEN:
             self._ended = _reason(parser)
             self.released()
-            self._out.close()
+            self.out.close()
             return
         half = parser.current_size is not None or not _between_frames(parser)
         if half and self._parser is None:

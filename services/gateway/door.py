@@ -1,0 +1,124 @@
+"""Where every connection begins. Most of them ask for a WebSocket with their first bytes, and need nothing of
+what HTTP takes: those are answered from here. All others go to the HTTP protocol, which also decides about
+whatever is not the plain case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httptools
+
+from services.gateway.edge import MAX_HEAD_BYTES, Arrival, EdgeProtocol, Keeper, Upgrade
+
+if TYPE_CHECKING:
+    import uvicorn
+    from uvicorn.server import ServerState
+
+_BEGINS: Final = (b"GET /ws?", b"GET /ws ")
+_ENDS: Final = b"\r\n\r\n"
+
+
+class Door(Arrival, asyncio.Protocol):
+    """See the module's docstring. Made by uvicorn, as its `http` protocol."""
+
+    keeper: Keeper
+    edge: type[EdgeProtocol]
+    """Both are set by `door_with`."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        self._made_of = (config, server_state, app_state)
+        self.connections = cast("set[Any]", server_state.connections)
+        self._address: str | None = None
+
+    @property
+    def address(self) -> str:
+        """As the socket says."""
+        if self._address is None:
+            peer = self.transport.get_extra_info("peername")
+            self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        return self._address
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected; perhaps it is one too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.connections.add(self)
+        self.keeper.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The first bytes of the client."""
+        upgrade = plain_upgrade(data)
+        if upgrade is not None:
+            self.keeper.upgrade(self, upgrade)
+            return
+        edge = self.edge(*self._made_of)
+        edge.follow(self)
+        edge.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it asked for nothing
+        """Gone without a word."""
+        self.connections.discard(self)
+        self.unwatch()
+
+    def shutdown(self) -> None:
+        """uvicorn stops."""
+        self.transport.close()
+
+
+class _Head:
+    """What the parser finds."""
+
+    __slots__ = ("headers", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+
+def plain_upgrade(data: bytes) -> Upgrade | None:
+    """The request to upgrade to a WebSocket at /ws that `data` is, all of it; None for whatever is not that,
+    or not so plainly.
+    """
+    if not data.startswith(_BEGINS) or not data.endswith(_ENDS) or len(data) > MAX_HEAD_BYTES:
+        return None
+    head = _Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade as upgrade:
+        if upgrade.args[0] == len(data) and _to_websocket(head.headers):
+            path, _, query = head.url.partition(b"?")
+            version = f"HTTP/{parser.get_http_version()}"
+            return Upgrade(path.decode("ascii"), query.partition(b"#")[0], head.headers, "GET", version)
+    except httptools.HttpParserError:
+        pass  # whose answer is the HTTP protocol's
+    return None
+
+
+def _to_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
+    asked = dict(headers)
+    return (
+        asked.get(b"upgrade", b"").lower() == b"websocket"
+        and asked.get(b"connection", b"").lower() == b"upgrade"
+    )
+
+
+def door_with(keeper: Keeper) -> type[Door]:
+    """The protocol class whose connections `keeper` decides about."""
+
+    class KeptEdge(EdgeProtocol):
+        """An EdgeProtocol with a keeper."""
+
+    class KeptDoor(Door):
+        """A Door with a keeper."""
+
+    KeptEdge.keeper = KeptDoor.keeper = keeper
+    KeptDoor.edge = KeptEdge
+    return KeptDoor
