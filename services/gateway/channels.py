@@ -46,6 +46,13 @@ class Channels:
         owner = await self.owner(rest) if access.is_staff(identity) else identity.user
         return None if owner is None else Place(relay, subjects.order_log(owner, rest))
 
+    def at_hand(self, name: str) -> tuple[Relay, Channel] | None:
+        """The room's channel `name`, if it is open."""
+        kind, _, rest = name.partition(":")
+        relay = self._relays[kind]
+        channel = relay.find(subjects.room_log(rest))
+        return None if channel is None else (relay, channel)
+
     def release(self, channel: Channel) -> None:
         """Somebody left `channel`."""
         self._relays[channel.name.partition(":")[0]].release(channel)

@@ -8,18 +8,15 @@ import asyncio
 import functools
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import structlog
 
 from proto import chat
 from proto.errors import CLOSE_CODES, Refusal
-from proto.frames import ResetReason
-from proto.positions import InvalidPosition, Position, parse_position, position_text
 from proto.websocket import (
     PROTOCOL_VERSION,
-    Ack,
     Authenticate,
     Connected,
     ErrorFrame,
@@ -36,32 +33,25 @@ from proto.websocket import (
     Who,
 )
 from runtime import rpc
-from runtime.errors import Overloaded
 from runtime.metrics import counter
-from services.gateway import access
 from services.gateway.auth import Unauthorized
-from services.gateway.open_rooms import OpenRooms
-from services.gateway.presence.audience import Client as Present
-from services.gateway.presence.blobs import checked
+from services.gateway.client import acknowledge, identity_of
+from services.gateway.joining import ROOM, Joining
 from services.gateway.presence.presence import CHANNEL
-from services.gateway.relay import Start
 from services.gateway.session import error
 from services.gateway.wire import chat_frame
 
 if TYPE_CHECKING:
-    from proto.errors import CloseCode
-    from proto.websocket import ClientFrame, ServerFrame
+    from proto.websocket import ClientFrame
     from runtime.bus import Bus
     from services.gateway.admission import Admission
     from services.gateway.auth import Identity
     from services.gateway.authenticator import Authenticator
     from services.gateway.channels import Channels
+    from services.gateway.client import Client
     from services.gateway.hub import Channel
     from services.gateway.presence.presence import Presence
-    from services.gateway.presence.scenes import Scene
     from services.gateway.session import Work
-
-_ROOM = "room:"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -70,29 +60,6 @@ log = structlog.get_logger(__name__)
 WORKS = counter("gateway_works", "What clients asked for: ok, refused or failed", ["kind", "outcome"])
 NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by code", ["code"])
 _works: Final = functools.cache(WORKS.labels)  # both are of closed sets
-
-
-class Client(Present, Protocol):
-    """A connection, as the desk sees it."""
-
-    @property
-    def ended(self) -> bool:
-        """Nothing can be sent any more."""
-
-    def send(self, frame: ServerFrame) -> None:
-        """One frame, if it is still open."""
-
-    def follow(self, channel: Channel, start: Start) -> None:
-        """Send `start`, then whatever is live."""
-
-    def unfollow(self, name: str) -> None:
-        """Nothing more of this channel."""
-
-    def identified(self, identity: Identity, expires_at: float) -> None:
-        """The token was good until `expires_at` (monotonic seconds)."""
-
-    def close(self, code: CloseCode) -> None:
-        """Say why, and end."""
 
 
 class Desk:
@@ -109,12 +76,9 @@ class Desk:
         gateway: str,
         timeout: float,
     ) -> None:
-        self._channels = channels
         self._admission = admission
         self._presence = presence
-        self._open_rooms = OpenRooms()
-        self._asking: dict[str, asyncio.Future[chat.Access | Refusal | None]] = {}
-        """Rooms that somebody asks about; None if whoever asked left."""
+        self._joining = Joining(channels, presence, self._ask_to_join)
         self._calls = calls
         self._authenticator = authenticator
         self._gateway = gateway
@@ -133,16 +97,29 @@ class Desk:
             async with asyncio.timeout(self._timeout):  # of all its reads and requests together
                 await self._perform(client, frame, channel)
         except TimeoutError:
-            code = "timeout"
-            client.send(error(Refusal("timeout"), frame.id))
+            code = _refuse(client, frame, Refusal("timeout"))
         except Refusal as refusal:
-            code = refusal.code
-            client.send(error(refusal, frame.id))
+            code = _refuse(client, frame, refusal)
         except Exception:
-            code = "internal"
-            log.exception("work_failed", kind=type(frame).__name__)
-            client.send(error(Refusal("internal"), frame.id))
+            code = _fail(client, frame)
         _count(type(frame).__name__, code)
+
+    def perform_at_once(self, client: Client, work: Work) -> bool:
+        """The same, if nothing has to be waited for; False: something has, and nothing was done."""
+        frame = work.frame
+        if isinstance(frame, ErrorFrame):
+            client.send(frame)
+            return True
+        code = "ok"
+        try:
+            if not self._done_at_once(client, frame, client.session.place(frame)):
+                return False
+        except Refusal as refusal:
+            code = _refuse(client, frame, refusal)
+        except Exception:
+            code = _fail(client, frame)
+        _count(type(frame).__name__, code)
+        return True
 
     def authenticate(self, client: Client, token: str) -> bool:
         """The token that came with the request, before anything else; False if it has to be a work, because
@@ -181,7 +158,7 @@ class Desk:
 
     def release(self, channel: Channel) -> None:
         """A client left this channel."""
-        self._channels.release(channel)
+        self._joining.release(channel)
 
     def departed(self, client: Client) -> None:
         """The connection is over; the session still says where it was."""
@@ -189,29 +166,39 @@ class Desk:
 
     # -- works -----------------------------------------------------------------------
 
+    def _done_at_once(self, client: Client, frame: ClientFrame, channel: str) -> bool:
+        match frame:
+            case Subscribe() | JoinRoom():
+                return self._joining.at_once(client, channel, frame)
+            case Unsubscribe() | LeaveRoom():
+                self._leave(client, channel)
+                acknowledge(client, frame.id, channel=channel)
+            case StartTyping():
+                self._presence.typed(client, channel)
+                acknowledge(client, frame.id)
+            case StopTyping():
+                self._presence.stopped_typing(client, channel)
+                acknowledge(client, frame.id)
+            case Ping():
+                client.send(Pong(id=frame.id))
+            case _:
+                return False
+        return True
+
     async def _perform(self, client: Client, frame: ClientFrame, channel: str) -> None:
+        if self._done_at_once(client, frame, channel):
+            return
         match frame:
             case Authenticate():
                 await self._authenticate(client, frame)
             case Subscribe() | JoinRoom():
-                await self._subscribe(client, channel, frame)
-            case Unsubscribe() | LeaveRoom():
-                self._leave(client, channel)
-                self._ack(client, frame.id, channel=channel)
+                await self._joining.join(client, channel, frame)
             case SendChatMessage():
                 await self._send(client, channel, frame)
             case FetchHistory() if not client.ended:
                 await self._history(client, frame)
-            case StartTyping():
-                self._presence.typed(client, channel)
-                self._ack(client, frame.id)
-            case StopTyping():
-                self._presence.stopped_typing(client, channel)
-                self._ack(client, frame.id)
             case Who() if not client.ended:
                 await self._who(client, frame)
-            case Ping():
-                client.send(Pong(id=frame.id))
 
     async def _authenticate(self, client: Client, frame: Authenticate) -> None:
         try:
@@ -236,134 +223,24 @@ class Desk:
             if not client.ended:
                 self._presence.arrived(client)
             client.send(self._hello(client.session.id, identity))
-        self._ack(client, frame_id)
+        acknowledge(client, frame_id)
 
     def _hello(self, session_id: str, identity: Identity) -> Connected:
         return Connected(
             session_id=session_id, gateway=self._gateway, user_id=identity.user, protocol=PROTOCOL_VERSION
         )
 
-    async def _subscribe(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
-        client.session.require_place(name)
-        if name.startswith(CHANNEL):
-            await self._list(client, name.removeprefix(CHANNEL), frame)
-        elif name.startswith(_ROOM) and client.session.present:
-            await self._join(client, name, frame)
-        else:
-            await self._follow(client, name, frame)
-
-    async def _join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
-        """Follow a room, and be in it."""
-        wish = frame.presence if isinstance(frame, JoinRoom) else "events"
-        metadata = checked(frame.metadata) if isinstance(frame, JoinRoom) else None
-        again = name in client.session.channels
-        scene = self._presence.pin(name)
-        try:
-            channel = await self._follow(client, name, frame, scene)
-            # It may have gone meanwhile, and what it said is done all the same: then it is not there.
-            if name in client.session.channels and client.session.present:
-                self._presence.joined(client, channel, wish, metadata, again=again)
-        finally:
-            self._presence.unpin(scene)
-
-    async def _list(self, client: Client, scope: str, frame: Subscribe | JoinRoom) -> None:
-        """Tell `client` who is in a scope, and every change of that."""
-        identity, name = _identity(client), CHANNEL + scope
-        if scope.startswith(_ROOM) and scope not in client.session.channels:
-            await self._ask_to_join(scope.removeprefix(_ROOM), identity)
-        again = name in client.session.channels
-        scene = self._presence.pin(scope)
-        if scene is None:
-            raise Overloaded
-        try:
-            self._ack(client, frame.id, channel=name)
-            client.session.channels[name] = None
-            if not client.ended:
-                self._presence.listed(client, scene, again=again)
-        finally:
-            self._presence.unpin(scene)
-
     def _leave(self, client: Client, name: str) -> None:
         client.unfollow(name)
         if name.startswith(CHANNEL):
             self._presence.unlisted(client, name.removeprefix(CHANNEL))
-        elif name.startswith(_ROOM) and client.session.present:
+        elif name.startswith(ROOM) and client.session.present:
             self._presence.left(client, name)
 
-    async def _follow(
-        self, client: Client, name: str, frame: Subscribe | JoinRoom, scene: Scene | None = None
-    ) -> Channel:
-        identity = _identity(client)
-        position, broken = _position(frame.since)
-        if name.startswith(_ROOM):
-            await self._ask_to_join(name.removeprefix(_ROOM), identity)
-        place = await self._channels.find(identity, name)
-        channel = None if place is None else await place.relay.open(place.subject)
-        if place is None or channel is None:
-            raise access.order_not_found()
-        with place.relay.pinned(channel):
-            online = await self._presence.count(scene, identity.user) if frame.id is not None else None
-            start = await place.relay.start_for(channel, position)
-            if broken is not None:
-                start = Start(channel.last, [], broken)
-            # No await from here on: nothing may happen on the channel between `start` and following it.
-            client.unfollow(name)
-            self._ack(
-                client,
-                frame.id,
-                channel=name,
-                recovered=None if frame.since is None else start.reset is None,
-                reason=start.reset,
-                # What it missed follows: only the events themselves move it on.
-                position=frame.since if start.missed else position_text(channel.epoch, channel.tail),
-                online_count=online,
-            )
-            client.follow(channel, start)
-        return channel
-
-    async def _ask_to_join(self, room_id: str, identity: Identity) -> None:
-        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer:
-        an open room is open to all, and what keeps one from asking keeps all.
-        """
-        while not self._open_rooms.knows(room_id, time.monotonic()):
-            asking = self._asking.get(room_id)
-            if asking is None:
-                await self._ask_first(room_id, identity)
-                return
-            await asyncio.wait([asking])
-            answer = asking.result()
-            if answer is chat.Access.OPEN:
-                return
-            if isinstance(answer, Refusal) and answer.row.status >= 500:
-                raise Refusal(answer.code, answer.message)
-            if answer is not None:  # it has members, so everybody is asked about
-                await self._ask_about(room_id, identity)
-                return
-
-    async def _ask_first(self, room_id: str, identity: Identity) -> None:
-        self._asking[room_id] = told = asyncio.get_running_loop().create_future()
-        answer: chat.Access | Refusal | None = None
-        try:
-            answer = await self._ask_about(room_id, identity)
-        except Refusal as refusal:
-            answer = refusal
-            raise
-        finally:
-            del self._asking[room_id]
-            told.set_result(answer)
-
-    async def _ask_about(self, room_id: str, identity: Identity) -> chat.Access:
-        now = time.monotonic()
-        command = chat.JoinChat(room_id=room_id, user_id=identity.user)
-        access = (await self._call("join", command, chat.RoomJoined)).access
-        if access is chat.Access.OPEN:
-            self._open_rooms.remember(room_id, now)
-        return access
-
     async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
-        identity = _identity(client)
+        identity = identity_of(client)
         command = chat.SendMessage(
-            room_id=name.removeprefix(_ROOM),
+            room_id=name.removeprefix(ROOM),
             user_id=identity.user,
             name=identity.name,
             text=frame.text,
@@ -372,7 +249,7 @@ class Desk:
         )
         sent = await self._call("send", command, chat.MessageSent)
         self._presence.stopped_typing(client, name)
-        self._ack(
+        acknowledge(
             client,
             frame.id,
             channel=name,
@@ -384,17 +261,17 @@ class Desk:
 
     async def _history(self, client: Client, frame: FetchHistory) -> None:
         command = chat.FetchMessages(
-            room_id=frame.room_id, user_id=_identity(client).user, before=frame.before, limit=frame.limit
+            room_id=frame.room_id, user_id=identity_of(client).user, before=frame.before, limit=frame.limit
         )
         page = await self._call("history", command, chat.HistoryPage)
         messages = tuple(chat_frame(message, message.position) for message in page.messages)
-        self._ack(client, frame.id, channel=f"{_ROOM}{frame.room_id}", messages=messages, more=page.more)
+        acknowledge(client, frame.id, channel=f"{ROOM}{frame.room_id}", messages=messages, more=page.more)
 
     async def _who(self, client: Client, frame: Who) -> None:
-        if frame.scope.startswith(_ROOM) and frame.scope not in client.session.channels:
-            await self._ask_to_join(frame.scope.removeprefix(_ROOM), _identity(client))
+        if frame.scope.startswith(ROOM) and frame.scope not in client.session.channels:
+            await self._joining.admit(frame.scope.removeprefix(ROOM), identity_of(client))
         page = await self._presence.who(frame.scope, frame.after or "", frame.limit)
-        self._ack(
+        acknowledge(
             client,
             frame.id,
             scope=frame.scope,
@@ -404,30 +281,24 @@ class Desk:
             more=page.more,
         )
 
+    async def _ask_to_join(self, command: chat.JoinChat) -> chat.RoomJoined:
+        return await self._call("join", command, chat.RoomJoined)
+
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
         return await rpc.call(self._calls, "chat", method, command, reply, timeout=self._timeout)
 
-    def _ack(self, client: Client, frame_id: str | None, **fields: Any) -> None:
-        if frame_id is not None:
-            client.send(Ack(id=frame_id, success=True, **fields))
+
+def _refuse(client: Client, frame: ClientFrame, refusal: Refusal) -> str:
+    client.send(error(refusal, frame.id))
+    return refusal.code
+
+
+def _fail(client: Client, frame: ClientFrame) -> str:
+    log.exception("work_failed", kind=type(frame).__name__)
+    return _refuse(client, frame, Refusal("internal"))
 
 
 def _count(kind: str, code: str) -> None:
     _works(kind, rpc.outcome_of(code)).inc()
     if code != "ok":
         NOT_OK.labels(code).inc()
-
-
-def _identity(client: Client) -> Identity:
-    identity = client.session.identity
-    assert identity is not None  # the session lets nobody else ask
-    return identity
-
-
-def _position(since: str | None) -> tuple[Position | None, ResetReason | None]:
-    if since is None:
-        return None, None
-    try:
-        return parse_position(since), None
-    except InvalidPosition:
-        return None, ResetReason.MALFORMED

@@ -27,8 +27,14 @@ class Door(Arrival, asyncio.Protocol):
     edge: type[EdgeProtocol]
     """Both are set by `door_with`."""
 
-    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        self._made_of = (config, server_state, app_state)
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._made_of = (config, server_state, app_state, _loop)
         self.connections = cast("set[Any]", server_state.connections)
         self._address: str | None = None
 

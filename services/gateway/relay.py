@@ -172,6 +172,14 @@ class Relay:
                 return opened
         raise Unavailable
 
+    def find(self, subject: str) -> Channel | None:
+        """The channel stored at `subject`, if it is open."""
+        return self._channels.get(subject)
+
+    def at_hand(self, channel: Channel, position: Position | None) -> Start | None:
+        """As `start_for`, if that takes no reading."""
+        return Start(channel.last, []) if position is None else _at_hand(channel, position)
+
     async def start_for(self, channel: Channel, position: Position | None) -> Start:
         """What a client at `position` must be given before it attaches, which must happen without another
         await.

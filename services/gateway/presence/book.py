@@ -56,6 +56,8 @@ class Book:
 
     def __init__(self) -> None:
         self._scopes: dict[str, list[dict[str, Seat]]] = {}
+        self._full: dict[str, int] = {}
+        """Of scopes with several pages: how many of the first ones have no room."""
         self._lingering: dict[tuple[str, str], float] = {}
         self._changed: dict[PageId, None] = {}
 
@@ -157,23 +159,28 @@ class Book:
     def _find(self, scope: str, user: str) -> tuple[int, Seat | None]:
         # No index of users: pages are few (one in all but the largest scopes), connections are many.
         for number, page in enumerate(self._scopes.get(scope, ())):
-            seat = page.get(user)
-            if seat is not None:
-                return number, seat
+            if user in page:
+                return number, page[user]
         return 0, None
 
     def _free_page(self, scope: str) -> int:
         pages = self._scopes.setdefault(scope, [])
-        for number, page in enumerate(pages):
-            if len(page) < PAGE:
-                return number
-        pages.append({})
-        return len(pages) - 1
+        number = self._full.get(scope, 0)
+        while number < len(pages) and len(pages[number]) >= PAGE:
+            number += 1
+        if number:
+            self._full[scope] = number
+        if number == len(pages):
+            pages.append({})
+        return number
 
     def _remove(self, scope: str, number: int, user: str) -> None:
         pages = self._scopes[scope]
         del pages[number][user]
+        if number < self._full.get(scope, 0):
+            self._full[scope] = number
         while pages and not pages[-1]:
             pages.pop()
         if not pages:
             del self._scopes[scope]
+            self._full.pop(scope, None)

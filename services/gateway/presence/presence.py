@@ -146,9 +146,12 @@ class Presence:
             await asyncio.wait([scene.loaded], timeout=COUNT_SECONDS)
             if not scene.loaded.done():
                 self._patient_after = time.monotonic() + SULK_SECONDS
-        if not scene.loaded.done() or scene.loaded.cancelled():
-            return None
-        return scene.watch.count + (user not in scene.watch.members and not scene.watch.partial)
+        return _count(scene, user)
+
+    def count_now(self, scope: str, user: str) -> int | None:
+        """The same, if it is known already."""
+        scene = self._scenes.find(scope)
+        return None if scene is None else _count(scene, user)
 
     def joined(
         self, client: Client, channel: Channel, wish: Wish, metadata: bytes | None, *, again: bool
@@ -282,6 +285,12 @@ class Presence:
                 self._broadcast(typist, True)
             for typist in over:
                 self._broadcast(typist, False)
+
+
+def _count(scene: Scene, user: str) -> int | None:
+    if not scene.loaded.done() or scene.loaded.cancelled():
+        return None
+    return scene.watch.count + (user not in scene.watch.members and not scene.watch.partial)
 
 
 def _page(revision: int, count: int, members: list[PresentMember], more: bool) -> Page:

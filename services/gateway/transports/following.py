@@ -1,5 +1,6 @@
 """What every transport with a session shares: follow channels, and do works in order, in a task that lives
-only while there are some. A mixin without state of its own, so that a connection stays one small object."""
+only while there are some that wait for something. A mixin without state of its own, so that a connection
+stays one small object."""
 
 from __future__ import annotations
 
@@ -199,6 +200,9 @@ class Following:
         self.close(decision.close)
 
     def _queue(self, work: Work) -> None:
+        first = self._works is None and not self.ended and not self.behind
+        if first and self._desk.perform_at_once(self, work):
+            return
         if self._works is None:
             self._works = deque()
         if len(self._works) > MAX_WORKS:  # the first of them is being done

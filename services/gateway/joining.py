@@ -1,0 +1,222 @@
+"""How a client comes to follow a channel: may it, where is it, what did it miss; and then it is there.
+
+All of that may be at hand, as it is for nearly everybody who comes with a crowd, and then nothing is waited
+for: ten thousand clients that come back at once need no task each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from proto import chat
+from proto.errors import Refusal
+from proto.frames import ResetReason
+from proto.positions import InvalidPosition, Position, parse_position, position_text
+from proto.websocket import JoinRoom, Subscribe
+from runtime.errors import Overloaded
+from services.gateway import access
+from services.gateway.client import acknowledge, identity_of
+from services.gateway.open_rooms import OpenRooms
+from services.gateway.presence.blobs import checked
+from services.gateway.presence.presence import CHANNEL
+from services.gateway.relay import Start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from services.gateway.auth import Identity
+    from services.gateway.channels import Channels
+    from services.gateway.client import Client
+    from services.gateway.hub import Channel
+    from services.gateway.presence.audience import Wish
+    from services.gateway.presence.presence import Presence
+    from services.gateway.presence.scenes import Scene
+
+    Ask = Callable[[chat.JoinChat], Awaitable[chat.RoomJoined]]
+
+ROOM: Final = "room:"
+
+
+class Joining:
+    """See the module's docstring. `ask` is the chat service's answer on who may join."""
+
+    def __init__(self, channels: Channels, presence: Presence, ask: Ask) -> None:
+        self._channels = channels
+        self._presence = presence
+        self._ask = ask
+        self._open_rooms = OpenRooms()
+        self._asking: dict[str, asyncio.Future[chat.Access | Refusal | None]] = {}
+        """Rooms that somebody asks about; None if whoever asked left."""
+
+    def at_once(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> bool:
+        """Follow the room `name`, if all it takes is at hand; False: it is not, and nothing was done. Raises
+        Refusal.
+        """
+        client.session.require_place(name)
+        if not name.startswith(ROOM) or not self._open_rooms.knows(name[len(ROOM) :], time.monotonic()):
+            return False
+        found = self._channels.at_hand(name)
+        if found is None:
+            return False
+        relay, channel = found
+        position, broken = _position(frame.since)
+        start = Start(channel.last, [], broken) if broken else relay.at_hand(channel, position)
+        if start is None:
+            return False
+        if not client.session.present:
+            _begin(client, channel, frame, start, None)
+            return True
+        return self._enter_at_once(client, channel, frame, start)
+
+    async def join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
+        """Follow the channel `name`. Raises Refusal; then nothing is followed that was not before."""
+        client.session.require_place(name)
+        if name.startswith(CHANNEL):
+            await self._list(client, name.removeprefix(CHANNEL), frame)
+        elif name.startswith(ROOM) and client.session.present:
+            await self._join(client, name, frame)
+        else:
+            await self._follow(client, name, frame)
+
+    async def admit(self, room_id: str, identity: Identity) -> None:
+        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer:
+        an open room is open to all, and what keeps one from asking keeps all.
+        """
+        while not self._open_rooms.knows(room_id, time.monotonic()):
+            asking = self._asking.get(room_id)
+            if asking is None:
+                await self._ask_first(room_id, identity)
+                return
+            await asyncio.wait([asking])
+            answer = asking.result()
+            if answer is chat.Access.OPEN:
+                return
+            if isinstance(answer, Refusal) and answer.row.status >= 500:
+                raise Refusal(answer.code, answer.message)
+            if answer is not None:  # it has members, so everybody is asked about
+                await self._ask_about(room_id, identity)
+                return
+
+    def release(self, channel: Channel) -> None:
+        """A client left this channel."""
+        self._channels.release(channel)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _enter_at_once(
+        self, client: Client, channel: Channel, frame: Subscribe | JoinRoom, start: Start
+    ) -> bool:
+        wish, metadata = _as_wished(frame)
+        count = self._presence.count_now(channel.name, identity_of(client).user)
+        if count is None:
+            return False
+        again = channel.name in client.session.channels
+        _begin(client, channel, frame, start, count)
+        if channel.name in client.session.channels and client.session.present:
+            self._presence.joined(client, channel, wish, metadata, again=again)
+        return True
+
+    async def _join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
+        """Follow a room, and be in it."""
+        wish, metadata = _as_wished(frame)
+        again = name in client.session.channels
+        scene = self._presence.pin(name)
+        try:
+            channel = await self._follow(client, name, frame, scene)
+            # It may have gone meanwhile, and what it said is done all the same: then it is not there.
+            if name in client.session.channels and client.session.present:
+                self._presence.joined(client, channel, wish, metadata, again=again)
+        finally:
+            self._presence.unpin(scene)
+
+    async def _list(self, client: Client, scope: str, frame: Subscribe | JoinRoom) -> None:
+        """Tell `client` who is in a scope, and every change of that."""
+        identity, name = identity_of(client), CHANNEL + scope
+        if scope.startswith(ROOM) and scope not in client.session.channels:
+            await self.admit(scope.removeprefix(ROOM), identity)
+        again = name in client.session.channels
+        scene = self._presence.pin(scope)
+        if scene is None:
+            raise Overloaded
+        try:
+            acknowledge(client, frame.id, channel=name)
+            client.session.channels[name] = None
+            if not client.ended:
+                self._presence.listed(client, scene, again=again)
+        finally:
+            self._presence.unpin(scene)
+
+    async def _follow(
+        self, client: Client, name: str, frame: Subscribe | JoinRoom, scene: Scene | None = None
+    ) -> Channel:
+        identity = identity_of(client)
+        position, broken = _position(frame.since)
+        if name.startswith(ROOM):
+            await self.admit(name.removeprefix(ROOM), identity)
+        place = await self._channels.find(identity, name)
+        channel = None if place is None else await place.relay.open(place.subject)
+        if place is None or channel is None:
+            raise access.order_not_found()
+        with place.relay.pinned(channel):
+            online = await self._presence.count(scene, identity.user) if frame.id is not None else None
+            start = await place.relay.start_for(channel, position)
+            if broken is not None:
+                start = Start(channel.last, [], broken)
+            _begin(client, channel, frame, start, online)
+        return channel
+
+    async def _ask_first(self, room_id: str, identity: Identity) -> None:
+        self._asking[room_id] = told = asyncio.get_running_loop().create_future()
+        answer: chat.Access | Refusal | None = None
+        try:
+            answer = await self._ask_about(room_id, identity)
+        except Refusal as refusal:
+            answer = refusal
+            raise
+        finally:
+            del self._asking[room_id]
+            told.set_result(answer)
+
+    async def _ask_about(self, room_id: str, identity: Identity) -> chat.Access:
+        now = time.monotonic()
+        command = chat.JoinChat(room_id=room_id, user_id=identity.user)
+        answer = (await self._ask(command)).access
+        if answer is chat.Access.OPEN:
+            self._open_rooms.remember(room_id, now)
+        return answer
+
+
+def _begin(
+    client: Client, channel: Channel, frame: Subscribe | JoinRoom, start: Start, online: int | None
+) -> None:
+    """Nothing may have happened on the channel since `start` was made."""
+    client.unfollow(channel.name)
+    acknowledge(
+        client,
+        frame.id,
+        channel=channel.name,
+        recovered=None if frame.since is None else start.reset is None,
+        reason=start.reset,
+        # What it missed follows: only the events themselves move it on.
+        position=frame.since if start.missed else position_text(channel.epoch, channel.tail),
+        online_count=online,
+    )
+    client.follow(channel, start)
+
+
+def _as_wished(frame: Subscribe | JoinRoom) -> tuple[Wish, bytes | None]:
+    """How a client wants to be told who is there, and what it says about itself. Raises Refusal."""
+    if isinstance(frame, JoinRoom):
+        return frame.presence, checked(frame.metadata)
+    return "events", None
+
+
+def _position(since: str | None) -> tuple[Position | None, ResetReason | None]:
+    if since is None:
+        return None, None
+    try:
+        return parse_position(since), None
+    except InvalidPosition:
+        return None, ResetReason.MALFORMED
