@@ -99,21 +99,14 @@ def plain_upgrade(data: bytes) -> Upgrade | None:
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade as upgrade:
-        if upgrade.args[0] == len(data) and _to_websocket(head.headers):
+        to = dict(head.headers).get(b"upgrade", b"")  # the parser has seen what Connection says
+        if upgrade.args[0] == len(data) and to.lower() == b"websocket":
             path, _, query = head.url.partition(b"?")
             version = f"HTTP/{parser.get_http_version()}"
             return Upgrade(path.decode("ascii"), query.partition(b"#")[0], head.headers, "GET", version)
     except httptools.HttpParserError:
         pass  # whose answer is the HTTP protocol's
     return None
-
-
-def _to_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
-    asked = dict(headers)
-    return (
-        asked.get(b"upgrade", b"").lower() == b"websocket"
-        and asked.get(b"connection", b"").lower() == b"upgrade"
-    )
 
 
 def door_with(keeper: Keeper) -> type[Door]:

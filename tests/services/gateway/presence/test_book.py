@@ -170,3 +170,22 @@ def test_the_pages_are_what_happened(actions: Sequence[tuple[str, str, str]]) ->
         there = {key: count for key, count in sockets.items() if count} | dict.fromkeys(lingering, 1)
         assert shown == there
         assert book.members == len(there)
+
+
+@given(
+    moves=st.lists(st.tuples(st.booleans(), st.integers(0, 3 * PAGE)), max_size=30),
+    first=st.integers(0, 3 * PAGE),
+)
+def test_a_newcomer_takes_the_first_page_with_room(moves: list[tuple[bool, int]], first: int) -> None:
+    """Whoever left before: pages fill up again, and no further one is begun meanwhile."""
+    book = entered(*(f"u{number}" for number in range(first)))
+    for enters, number in moves:
+        user = f"u{number}"
+        there = book.sockets(ROOM, user)
+        if not enters:
+            book.leave(ROOM, user)
+        elif not there:
+            book.take_changed()
+            rooms = [len(book.page(PageId(ROOM, page))) < PAGE for page in range(5)]
+            book.enter(ROOM, user, user, at=1)
+            assert book.take_changed() == [PageId(ROOM, rooms.index(True))]
