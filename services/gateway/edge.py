@@ -16,14 +16,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from proto.errors import CATALOGUE
 from proto.frames import ErrorBody
+from services.gateway.upgrade import MAX_HEAD_BYTES, Upgrade
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping
 
 EXTENSION: Final = "carillon.edge"
-MAX_HEAD_BYTES: Final = 32 * 1024
-"""Request line and headers together. The parser itself knows no limit, and this comes before any token."""
 LINE_BYTES: Final = 4
 """What a header has besides its name and value."""
 
@@ -225,16 +224,6 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
         self.head_bytes = 0
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
-
-
-class Upgrade(NamedTuple):
-    """A request to upgrade: its path (decoded), query, headers, method and protocol ("HTTP/1.1")."""
-
-    path: str
-    query: bytes
-    headers: list[tuple[bytes, bytes]]
-    method: str
-    protocol: str
 
 
 class Keeper(Protocol):

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from services.gateway.admission import Admission
     from services.gateway.connections import Connections
     from services.gateway.desk import Desk
-    from services.gateway.edge import Arrival, Upgrade
+    from services.gateway.edge import Arrival
     from services.gateway.hub import Listener
     from services.gateway.opening import Agreed
     from services.gateway.origins import Origins
     from services.gateway.transports.websocket import Keep, WebSocket
+    from services.gateway.upgrade import Upgrade
 
 CLIENT_PATH: Final = "/ws"
 ECHO_PATH: Final = "/echo"

@@ -22,7 +22,7 @@ from services.gateway.wire import FORMATS, JSON
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from services.gateway.edge import Upgrade
+    from services.gateway.upgrade import Upgrade
     from services.gateway.wire import WireFormat
 
 _SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidHandshake
 
 from services.gateway import opening
-from services.gateway.edge import Upgrade
 from services.gateway.opening import Agreed, Opening
+from services.gateway.upgrade import Upgrade
 from services.gateway.wire import MSGPACK
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

@@ -1,4 +1,4 @@
-"""The door: which first bytes are plainly a WebSocket's."""
+"""Which first bytes are plainly a WebSocket's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.door import plain_upgrade
-from services.gateway.edge import MAX_HEAD_BYTES, Upgrade
+from services.gateway.upgrade import MAX_HEAD_BYTES, Upgrade, plain_upgrade
 from tests.support.ws import KEY, upgrade
 
 HEADERS = [
