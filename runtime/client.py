@@ -77,7 +77,8 @@ class HardenedClient(Client):
         super().__init__()
         self._owner = owner
         self._subs: dict[int, Any] = {}
-        self._ps = MessageParser(self, self._deliver)
+        self._handlers: dict[bytes, Handler] = {}
+        self._ps = MessageParser(self, self._handlers, owner.handler_failed)
 
     @property
     def pending_bytes(self) -> int:
@@ -114,11 +115,13 @@ class HardenedClient(Client):
     def add(self, subscription: Subscription) -> None:
         """Subscribe now, if connected, and after each reconnect."""
         self._subs[subscription.sid] = subscription
+        self._handlers[b"%d" % subscription.sid] = subscription.handler
         if self.is_connected:
             self.send(subscription.command())
 
     def remove(self, sid: int) -> None:
         """Unsubscribe."""
+        self._handlers.pop(b"%d" % sid, None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(command.unsub_cmd(sid, 0))
 
@@ -135,15 +138,6 @@ class HardenedClient(Client):
             task.cancel()
         if running:
             await asyncio.wait(running, timeout=1)
-
-    def _deliver(self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
-        subscription = self._subs.get(sid)
-        if subscription is None:
-            return
-        try:
-            subscription.handler(subject, reply, payload, headers)
-        except Exception as error:  # the reader serves everybody: one handler's fault must not end it
-            self._owner.handler_failed(error)
 
     async def _process_pong(self) -> None:
         if not self._pongs:

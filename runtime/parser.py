@@ -7,33 +7,43 @@ line (PING, PONG, INFO, +OK, -ERR) is left to the stock one, whole.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nats.aio.client import Client
 
-    Deliver = Callable[[int, bytes, bytes, bytes, bytes | None], None]
-    """(sid, subject, reply, payload, header block); must not raise."""
+    Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
+    """(subject, reply, payload, header block)"""
 
 MAX_LINE_BYTES: Final = 1024 * 1024
 """Of a line without an end: the longest that a server sends is INFO, with the addresses of its cluster."""
 
 _CRLF: Final = b"\r\n"
 _MESSAGE: Final = (ord("H"), ord("M"))
+_USUAL: Final = re.compile(rb"HMSG (\S+) (\d{1,18}) (\d{1,18}) (\d{1,18})\r\n")
+"""How nearly every message begins: with headers, as republished ones have them, and no reply subject."""
 
 
 class MessageParser(Parser):
-    """See the module's docstring. Messages of NATS's client protocol: MSG and HMSG (with headers)."""
+    """See the module's docstring. Messages of NATS's client protocol: MSG and HMSG (with headers).
 
-    def __init__(self, client: Client, deliver: Deliver) -> None:
+    `handlers` by the subscription's id, in digits as the server sends it; messages of others are dropped.
+    What a handler raises is told to `failed`: the reader serves everybody, so it goes on.
+    """
+
+    def __init__(
+        self, client: Client, handlers: Mapping[bytes, Handler], failed: Callable[[Exception], None]
+    ) -> None:
         self._rest = b""
         self._resets = 0
-        self._deliver = deliver
+        self._handlers = handlers
+        self._failed = failed
         super().__init__(client)
 
     def reset(self) -> None:
@@ -58,25 +68,52 @@ class MessageParser(Parser):
 
     def _messages(self, data: bytes, at: int) -> int:
         """Deliver the whole messages that begin at `at`; returns where something else begins."""
-        deliver, find, size = self._deliver, data.find, len(data)
-        while at < size and data[at] in _MESSAGE:
-            line_end = find(_CRLF, at)
-            if line_end < 0:
-                break
-            words = data[at:line_end].split()
-            begin = line_end + 2
-            has_headers = words[0] == b"HMSG"
-            most = 6 if has_headers else 5  # with a reply subject
-            if not most - 1 <= len(words) <= most:
-                raise ProtocolError
-            try:
-                sid, end = int(words[2]), begin + int(words[-1])
-                body = begin + int(words[-2]) if has_headers else begin
-            except ValueError:
-                raise ProtocolError from None
+        usual, handlers, size = _USUAL.match, self._handlers, len(data)
+        while at < size:
+            head = usual(data, at)
+            if head is None:
+                behind = self._other_message(data, at)
+                if behind == at:
+                    break
+                at = behind
+                continue
+            subject, sid, of_headers, total = head.groups()
+            begin = head.end()
+            body, end = begin + int(of_headers), begin + int(total)
             if end + 2 > size:
                 break
-            reply = words[3] if len(words) == most else b""
-            deliver(sid, words[1], reply, data[body:end], data[begin:body] or None)
+            handler = handlers.get(sid)
+            if handler is not None:
+                try:
+                    handler(subject, b"", data[body:end], data[begin:body])
+                except Exception as error:
+                    self._failed(error)
             at = end + 2
         return at
+
+    def _other_message(self, data: bytes, at: int) -> int:
+        """Deliver a message of any form; returns where it ends, or `at` if none is there whole."""
+        line_end = data.find(_CRLF, at)
+        if line_end < 0 or data[at] not in _MESSAGE:
+            return at
+        words = data[at:line_end].split()
+        begin = line_end + 2
+        has_headers = words[0] == b"HMSG"
+        most = 6 if has_headers else 5  # with a reply subject
+        if not most - 1 <= len(words) <= most:
+            raise ProtocolError
+        try:
+            sid, end = b"%d" % int(words[2]), begin + int(words[-1])
+            body = begin + int(words[-2]) if has_headers else begin
+        except ValueError:
+            raise ProtocolError from None
+        if end + 2 > len(data):
+            return at
+        handler = self._handlers.get(sid)
+        if handler is not None:
+            reply = words[3] if len(words) == most else b""
+            try:
+                handler(words[1], reply, data[body:end], data[begin:body] or None)
+            except Exception as error:
+                self._failed(error)
+        return end + 2

@@ -82,6 +82,9 @@ class Offer(enum.Enum):
     """Its sequence was passed already: a duplicate, or the stream was created anew."""
 
 
+_ACCEPTED: Final = Offer.ACCEPTED
+
+
 class Channel:
     """One channel of this gateway. `subject` is where it is stored, `name` what clients call it."""
 
@@ -155,11 +158,15 @@ class Channel:
 
     def offer(self, event: Event) -> Offer:
         """A live message. When accepted it waits for the next `fan_out`."""
-        tail = self.tail
-        if event.previous == tail < event.seq and not self._doubted:
-            self._accept(event)
-            return Offer.ACCEPTED
-        if event.seq <= tail:
+        tail, seq = self.tail, event.seq
+        if event.previous == tail < seq and not self._doubted:
+            # `_accept`, written out: this runs for every message of every channel.
+            self.tail = seq
+            if event.body is not None:
+                self._ring.append(event)
+                self._ready.append(event)
+            return _ACCEPTED
+        if seq <= tail:
             return Offer.STALE
         self._newest = max(self._newest, event.seq)
         # previous 0 means "first", or that what was before it is no longer kept: only the log can tell.
@@ -215,15 +222,18 @@ class Channel:
         if not events:
             return 0
         self._ready = []
-        authors = self._authors(events, author or self.author)
+        first, alone = events[0], len(events) == 1
+        caused = first.origin if alone else any(event.origin for event in events)
+        authors = self._authors(events, author or self.author) if caused else None
         written = self._write_to_authors(events, authors) if authors else 0
         for codec, group in list(self._listeners.items()):
-            data = codec(events[0]) if len(events) == 1 else b"".join(map(codec, events))
+            data = codec(first) if alone else b"".join(map(codec, events))
             # A listener that cannot keep up may detach itself in its write.
-            for write in list(group.values()):
+            writes = list(group.values())
+            for write in writes:
                 write(data)
-                written += 1
-        for listener in authors:
+            written += len(writes)
+        for listener in authors or ():
             self._listeners.setdefault(listener.codec, {})[listener] = listener.write
         if events[-1].final:
             self._each(lambda listener: listener.finish())
@@ -285,10 +295,8 @@ class Channel:
             act(listener)
 
     def _accept(self, event: Event) -> None:
-        # `_remember`, written out: with its twin in wire.py a twentieth of what a live message costs.
-        self.tail = event.seq
+        self._remember(event)
         if event.body is not None:
-            self._ring.append(event)
             self._ready.append(event)
 
     def _remember(self, event: Event) -> None:

@@ -27,8 +27,10 @@ class Kind(NamedTuple):
 
     name: str
     spec: StreamSpec
-    read: Callable[[bytes], tuple[Body, bool]]
-    """A payload: what clients are shown of it, and whether nothing can follow."""
+    read: Callable[[bytes], Body]
+    """A payload: what clients are shown of it."""
+    ends: Callable[[Body], bool] | None
+    """Whether nothing can follow; None: something always can."""
     channel: Callable[[str], str]
     """The name of the channel that is stored on a subject."""
     may_be_empty: bool
@@ -44,27 +46,25 @@ class _OrderMessage(msgspec.Struct, rename="camel"):
 _order_message: Final = msgspec.json.Decoder(_OrderMessage)
 
 
-def _read_order(payload: bytes) -> tuple[Body, bool]:
-    body = _order_message.decode(payload).order
-    return body, body.status in _ENDED
+def _read_order(payload: bytes) -> Body:
+    return _order_message.decode(payload).order
+
+
+def _order_ends(body: Body) -> bool:
+    return isinstance(body, StatusUpdate) and body.status in _ENDED
 
 
 def _order_channel(subject: str) -> str:
     return f"{ORDER_KIND}:{subjects.parse_order_log(subject).order_id}"
 
 
-ORDER: Final = Kind(ORDER_KIND, ORDERS, _read_order, _order_channel, may_be_empty=False)
-
-
-_chat_message: Final = msgspec.json.Decoder(ChatMessage)
-
-
-def _read_message(payload: bytes) -> tuple[Body, bool]:
-    return _chat_message.decode(payload), False
+ORDER: Final = Kind(ORDER_KIND, ORDERS, _read_order, _order_ends, _order_channel, may_be_empty=False)
 
 
 def _room_channel(subject: str) -> str:
     return f"{ROOM_KIND}:{subjects.parse_room_log(subject)}"
 
 
-ROOM: Final = Kind(ROOM_KIND, CHAT, _read_message, _room_channel, may_be_empty=True)
+ROOM: Final = Kind(
+    ROOM_KIND, CHAT, msgspec.json.Decoder(ChatMessage).decode, None, _room_channel, may_be_empty=True
+)

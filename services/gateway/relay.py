@@ -75,6 +75,7 @@ _ACCEPTED: Final = LIVE.labels(Offer.ACCEPTED.name.lower())
 _ORIGIN: Final = names.ORIGIN.encode()
 _PLACE: Final = re.compile(rb"\r\nNats-Sequence: (\d{1,20})\r\n[^\r]*\r\nNats-Last-Sequence: (\d{1,20})\r\n")
 """As republish writes them, with the time between them; where they stand otherwise they are looked up."""
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Start(NamedTuple):
@@ -287,11 +288,12 @@ class Relay:
     ) -> Event:
         """The stored message as an event; without a body if it cannot be read."""
         try:
-            body, final = self._kind.read(payload)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+            body = self._kind.read(payload)
+        except _UNREADABLE:
             UNREADABLE.inc()
             log.error("message_unreadable", stream=self._kind.spec.name, seq=seq)
             return Event(epoch, seq, previous, None, channel=name)
+        final = self._kind.ends is not None and self._kind.ends(body)
         return Event(epoch, seq, previous, body, final, name, origin)
 
     # -- resuming ---------------------------------------------------------------------
@@ -360,22 +362,49 @@ class Relay:
     # -- live -----------------------------------------------------------------------
 
     def _receiver(self, channel: Channel) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
-        decode, offer = self._decode, channel.offer
+        # Written out, and no call more than it takes: this runs for every message of every channel.
+        search, offer, accepted = _PLACE.search, channel.offer, Offer.ACCEPTED
+        read, ends = self._kind.read, self._kind.ends
 
         def received(_subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
-            place = _place(headers)
+            place = search(headers or b"")
             if place is None:
-                self._nudged(channel, wire.number(headers, names.NUDGE.encode()))
+                self._received_oddly(channel, payload, headers)
                 return
-            event = decode(channel.epoch, channel.name, *place, payload, _origin(headers))
+            seq, previous = place.groups()
+            try:
+                body = read(payload)
+            except _UNREADABLE:
+                self._received_oddly(channel, payload, headers)
+                return
+            # Most live messages have no origin, and then they are not searched line by line.
+            origin = _origin(headers) if _ORIGIN in headers else ""  # type: ignore[operator]
+            final = ends is not None and ends(body)
+            event = Event(channel.epoch, int(seq), int(previous), body, final, channel.name, origin)
             outcome = offer(event)
-            if outcome is Offer.ACCEPTED:
+            if outcome is accepted:
                 self._accepted += 1
-                self._deliver(channel, headers)
+                if not self._ready:
+                    self._flush_soon(headers)
+                self._ready[channel] = None
             else:
                 self._not_accepted(channel, event, outcome)
 
         return received
+
+    def _received_oddly(self, channel: Channel, payload: bytes, headers: bytes | None) -> None:
+        """What was not republished, or otherwise than usual, or cannot be read."""
+        place = _place(headers)
+        if place is None:
+            self._nudged(channel, wire.number(headers, names.NUDGE.encode()))
+            return
+        event = self._decode(channel.epoch, channel.name, *place, payload, _origin(headers))
+        outcome = channel.offer(event)
+        if outcome is Offer.ACCEPTED:
+            self._accepted += 1
+            self._deliver(channel, headers)
+        else:
+            self._not_accepted(channel, event, outcome)
 
     def _not_accepted(self, channel: Channel, event: Event, outcome: Offer) -> None:
         LIVE.labels(outcome.name.lower()).inc()
@@ -396,9 +425,12 @@ class Relay:
     def _deliver(self, channel: Channel, headers: bytes | None = None) -> None:
         # Everything that arrives in this turn of the loop leaves in one write per connection.
         if not self._ready:
-            self._sample = headers
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._flush_soon(headers)
         self._ready[channel] = None
+
+    def _flush_soon(self, sample: bytes | None) -> None:
+        self._sample = sample
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, {}
@@ -518,17 +550,11 @@ class Relay:
 
 def _place(headers: bytes | None) -> tuple[int, int] | None:
     """A live message's sequence and the one before it on its subject; None for what was not republished."""
-    found = _PLACE.search(headers or b"")
-    if found is not None:
-        return int(found[1]), int(found[2])
     seq = wire.number(headers, b"Nats-Sequence")
     return None if seq is None else (seq, wire.number(headers, b"Nats-Last-Sequence") or 0)
 
 
 def _origin(headers: bytes | None) -> str:
-    # Most live messages have none, and then they are not searched line by line.
-    if headers is None or _ORIGIN not in headers:
-        return ""
     return (wire.value(headers, _ORIGIN) or b"").decode("ascii", "replace")
 
 

@@ -35,8 +35,20 @@ SUBPROTOCOL_JSON: Final = Subprotocol("carillon.v1.json")
 SUBPROTOCOL_MSGPACK: Final = Subprotocol("carillon.v1.msgpack")
 PING_FRAME: Final = Frame(Opcode.PING, b"").serialize(mask=False)
 _FIN: Final = 0x80
+
+
+def _head(opcode: Opcode, size: int) -> bytes:
+    """Of a frame of a server: final and not masked (RFC 6455 section 5.2)."""
+    if size < 126:
+        return struct.pack("!BB", _FIN | opcode, size)
+    if size < 65536:
+        return struct.pack("!BBH", _FIN | opcode, 126, size)
+    return struct.pack("!BBQ", _FIN | opcode, 127, size)
+
+
+SHORT: Final = 1024
 _SHORT: Final = {
-    opcode: [bytes((_FIN | opcode, size)) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
+    opcode: [_head(opcode, size) for size in range(SHORT)] for opcode in (Opcode.TEXT, Opcode.BINARY)
 }
 """The heads of short frames, which most are, by opcode and size."""
 
@@ -52,13 +64,9 @@ def message_frame(text: bool, data: bytes) -> bytes:
 
 
 def framed(opcode: Opcode, data: bytes) -> bytes:
-    """`data` as one frame, text or binary, of a server: final and not masked (RFC 6455 section 5.2)."""
+    """`data` as one frame, text or binary."""
     size = len(data)
-    if size < 126:
-        return _SHORT[opcode][size] + data
-    if size < 65536:
-        return struct.pack("!BBH", _FIN | opcode, 126, size) + data
-    return struct.pack("!BBQ", _FIN | opcode, 127, size) + data
+    return (_SHORT[opcode][size] if size < SHORT else _head(opcode, size)) + data
 
 
 def chat_frame(message: ChatMessage, position: str) -> ChatMessageFrame:
@@ -100,6 +108,7 @@ class WireFormat:
     ):
         self.text = opcode is Opcode.TEXT
         self._opcode = opcode
+        self._heads = _SHORT[opcode]
         self._encode = encode
         self._decode = decode
         self.event: Final = self._event  # one bound method, so that it is one key in a channel's groups
@@ -128,9 +137,10 @@ class WireFormat:
 
     def _event(self, event: Event) -> bytes:
         body = event.body
-        if isinstance(body, ChatMessage):  # nearly every event is; `event_frames` would say the same
-            told = chat_frame(body, position_text(event.epoch, event.seq))
-            return self.frame(told)
+        if type(body) is ChatMessage:  # nearly every event is; `event_frames` would say the same
+            data = self._encode(chat_frame(body, f"{event.epoch}-{event.seq}"))
+            size = len(data)
+            return (self._heads[size] if size < SHORT else _head(self._opcode, size)) + data
         return b"".join(map(self.frame, event_frames(event)))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
 from runtime import parser as parsing
+from runtime.client import Handler
 from runtime.parser import MessageParser
 
 
@@ -29,11 +30,13 @@ class Client:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.delivered: list[Delivered] = []
-        self.parser = MessageParser(cast("Any", self), self._deliver)
+        self.failed: list[Exception] = []
+        self.parser = MessageParser(cast("Any", self), cast("Any", self), self.failed.append)
         self.resets_on_ping = False
 
-    def _deliver(self, *message: Any) -> None:
-        self.delivered.append(Delivered(*message))
+    def get(self, sid: bytes) -> Handler:
+        """As if everybody had subscribed."""
+        return lambda *message: self.delivered.append(Delivered(int(sid), *message))
 
     async def _process_ping(self) -> None:
         self.told.append("PING")
