@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,16 +45,32 @@ def test_replicas_do_not_share_a_host() -> None:
 
 
 def test_a_server_takes_what_is_merged_into_its_configuration(tmp_path: Path) -> None:
-    """Every key, by the server's own check."""
-    config = VALUES["config"]
-    lines = [f"{key}: {value}" for key, value in config["merge"].items()]
-    inner = "\n".join(f"  {key}: {value}" for key, value in config["jetstream"]["merge"].items())
-    file = tmp_path / "nats.conf"
-    file.write_text("\n".join([*lines, f'jetstream {{\n  store_dir: "{tmp_path}"\n{inner}\n}}', ""]))
+    """Every key, with the accounts, by the server's own check and as the chart writes it: as JSON, where a
+    size with a unit is text and no size.
+    """
+    identities = tmp_path / "identities"
     assert BINARY is not None
+    carried_out("keys", str(identities))
+    accounts = json.loads(carried_out("values", str(identities)))
+    config = VALUES["config"]
+    jetstream = {"store_dir": str(tmp_path), "max_memory_store": 0, **config["jetstream"]["merge"]}
+    file = tmp_path / "nats.conf"
+    file.write_text(json.dumps({"jetstream": jetstream, **config["merge"], **accounts["config"]["merge"]}))
     done = subprocess.run([BINARY, "-t", "-c", str(file)], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def carried_out(*command: str) -> str:
+    """What `python -m deploy.nats` says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.nats", *command],
+        cwd=FILE.parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_the_metric_that_gateways_are_scaled_by_is_made_of_metrics_there_are() -> None:
