@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from hypothesis import given
@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
 from runtime import parser as parsing
-from runtime.client import Handler
 from runtime.parser import MessageParser
+
+if TYPE_CHECKING:
+    from runtime.client import Handler
 
 
 class Delivered(NamedTuple):
