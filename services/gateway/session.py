@@ -106,19 +106,23 @@ class Session:
         if nobody is known yet, the first of them is a token.
         """
         if not self._spend(now):
-            return self._over_rate(frame)
+            return self._over_rate(frame.id)
         if self.identity is None:
             stranger = not (waits or isinstance(frame, Authenticate))
             return End(CLOSE_CODES["unauthorized"]) if stranger else Work(frame)
         return Answer(Pong(id=frame.id)) if isinstance(frame, Ping) else Work(frame)
 
-    def unreadable(self, refusal: Refusal, now: float, *, waits: bool = False) -> Decision:
-        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare."""
+    def unreadable(
+        self, refusal: Refusal, frame_id: str | None, now: float, *, waits: bool = False
+    ) -> Decision:
+        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare.
+        `frame_id` is its id, if as much could be read.
+        """
         if self.identity is None and not waits:
             return End(CLOSE_CODES["unauthorized"])
         if not self._spend(now):
-            return self._over_rate(None)
-        told = error(refusal, None)
+            return self._over_rate(frame_id)
+        told = error(refusal, frame_id)
         return Work(told) if self.identity is None else Answer(told)
 
     def place(self, frame: ClientFrame) -> str:
@@ -197,9 +201,9 @@ class Session:
             self._strikes = 0
         return True
 
-    def _over_rate(self, frame: ClientFrame | None) -> Decision:
+    def _over_rate(self, frame_id: str | None) -> Decision:
         self._strikes += 1
-        told = error(Refusal("rate_limited"), frame.id if frame is not None else None)
+        told = error(Refusal("rate_limited"), frame_id)
         return Answer(told) if self._strikes <= STRIKES else End(CLOSE_CODES["rate_limited"], told)
 
 

@@ -79,7 +79,7 @@ class ClientSocket(WebSocket, Following):
         try:
             decision = self.session.receive(self.format.decode(data), now, waits=waits)
         except Refusal as refusal:
-            decision = self.session.unreadable(refusal, now, waits=waits)
+            decision = self.session.unreadable(refusal, self.format.frame_id(data), now, waits=waits)
         self.perform(decision)
 
     @property
