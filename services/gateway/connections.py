@@ -24,6 +24,10 @@ OPEN = gauge("gateway_connections", "Open connections", ["transport"])
 OPENED = counter("gateway_connections_opened", "Connections made", ["transport"])
 _open_of: Final = functools.cache(OPEN.labels)  # there are few transports, and many connections
 _opened_of: Final = functools.cache(OPENED.labels)
+for _medium in ("websocket", "sse"):
+    _open_of(_medium)  # 0 from the beginning: gateways are scaled by it
+    _opened_of(_medium)
+OUTBOXES = gauge("gateway_outbox_bytes", "What waits for clients to read, of all connections together", [])
 MOST = gauge("gateway_max_connections", "Connections that this gateway takes at most", [])
 GOODBYES = counter("gateway_goodbyes", "Connections that were told to come back, by reason", ["reason"])
 DEADLINE = gauge(
@@ -43,6 +47,10 @@ class Timed(Protocol):
 class Connection(Timed, Protocol):
     """One client's connection, of any transport."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes in its outbox."""
+
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
 
@@ -61,6 +69,7 @@ class Connections:
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.max_connections
         MOST.set(self._limit)
+        OUTBOXES.set_function(self._waiting)  # when somebody looks, so that no write pays for it
         self._retry_ms = settings.sse_retry_ms
         self._max_age = settings.max_connection_seconds
         self._open: set[Connection] = set()
@@ -161,6 +170,9 @@ class Connections:
         for connection in leaving:
             self._goodbye(connection, "rebalance", paced=True)
             await asyncio.sleep(1 / per_second)
+
+    def _waiting(self) -> float:
+        return float(sum([connection.waiting for connection in self._open]))
 
     def _goodbye(self, connection: Connection, reason: Leave, *, paced: bool = False) -> None:
         GOODBYES.labels(reason).inc()

@@ -125,7 +125,7 @@ async def test_what_is_no_good_handshake_is_refused(
         answer = await client.shake_hands(gateway.url, data)
 
     assert_refused(answer, *expected)
-    assert gateway.metric("carillon_gateway_websockets") == 0
+    assert gateway.metric("carillon_gateway_connections") == 0
     assert [line for line in gateway.log_lines() if line["level"] == "error"] == []
 
 
@@ -247,16 +247,16 @@ async def test_caps_refuse_by_name_and_nobody_else() -> None:
         alice = [await WsClient().hello(gateway.url, chatter()) for _ in range(2)]
         third = await WsClient().connect(gateway.url, chatter())
         assert await third.until_closed() == 4100
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 2, what="the third gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 2, what="the third gone")
         others = [await WsClient().hello(gateway.url, chatter(user)) for user in ("bob", "carol")]
         full = await WsClient().shake_hands(gateway.url, upgrade())
         await others.pop().leave()
         await alice.pop().leave()
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 2, what="two gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 2, what="two gone")
         alice.append(await WsClient().hello(gateway.url, chatter()))
         refusals = gateway.labelled("carillon_gateway_admission_refused_total", 'limit="connections"')
         await leave_all([*alice, *others, third])
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 0, what="all gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 0, what="all gone")
 
     assert_refused(full, 503, "overloaded")
     assert full.header("retry-after") == "1"
@@ -272,7 +272,7 @@ async def test_an_address_has_a_cap() -> None:
         refusals.append(await WsClient().shake_hands(url, REFUSED["version 12"][0]))
         await clients.pop().leave()
         gateway = stack.gateways[0]
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 1, what="one gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 1, what="one gone")
         clients.append(await WsClient().connect(url))
         await leave_all(clients)
 

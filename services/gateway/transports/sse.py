@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from proto.errors import CATALOGUE
 from proto.frames import ErrorBody, Reconnect
-from runtime.metrics import counter, gauge
+from runtime.metrics import counter
 from services.gateway import codecs
 from services.gateway.transports.outbox import restore
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES: Final = 16 * 1024
 """A client has nothing to say on a stream; more than this and it is cut."""
 
-STREAMS = gauge("gateway_sse_streams", "Open SSE streams", [])
 CLOSED = counter("gateway_sse_closed", "SSE streams that ended, by reason", ["reason"])
 
 
@@ -83,6 +82,11 @@ class EventStream(asyncio.Protocol):
         return self._out.write
 
     @property
+    def waiting(self) -> int:
+        """Bytes in its outbox."""
+        return self._out.get_write_buffer_size()
+
+    @property
     def behind(self) -> bool:
         """More waits for it than its outbox holds."""
         return not self._ended and self._out.get_write_buffer_size() > self._outbox_bytes
@@ -124,7 +128,6 @@ class EventStream(asyncio.Protocol):
         """The edge handed over."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self._outbox_bytes)
-        STREAMS.inc()
 
     def data_received(self, data: bytes) -> None:
         """Nothing is expected."""
@@ -140,7 +143,6 @@ class EventStream(asyncio.Protocol):
         """Gone, for whatever reason."""
         self.released()
         self._gone(self)
-        STREAMS.dec()
         CLOSED.labels(self._ended or ("error" if exc else "client")).inc()
         self._ended = self._ended or "client"
 

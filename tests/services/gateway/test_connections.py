@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.gateway.connections import Connections
+from runtime.metrics import total
+from services.gateway.connections import OPEN, Connections
 from services.gateway.settings import GatewaySettings
 from tests.support.buses import metric
 from tests.support.stack import SECRET
@@ -27,6 +28,7 @@ class Guest:
     """A connection that only leaves; `back` is when its client would come back."""
 
     medium = "guest"
+    waiting = 1000
 
     def __init__(self, connections: Connections, stalls: float = 0.0) -> None:
         self.left: list[tuple[Leave, int]] = []
@@ -120,3 +122,17 @@ async def test_connections_are_counted_by_what_carries_them() -> None:
     connections.gone(guests[0])
     connections.gone(guests[0])
     assert opened() == (open_before + CROWD - 1, opened_before + CROWD)
+
+
+def test_what_waits_for_all_connections_is_told_when_somebody_looks() -> None:
+    """The sum of their outboxes; those who have gone do not count."""
+    connections, guests = crowd()
+    connections.gone(guests[0])
+
+    assert metric("gateway_outbox_bytes") == Guest.waiting * (CROWD - 1)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_a_gateway_without_connections_says_zero(transport: str) -> None:
+    """Not nothing: gateways are scaled by it from their first minute."""
+    assert transport in {labels["transport"] for labels, _ in total(OPEN, "")}
