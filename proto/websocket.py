@@ -299,11 +299,14 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
 
 
 class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):
-    """It is not done; `code` is one of proto.errors.CATALOGUE."""
+    """It is not done; `code` is one of proto.errors.CATALOGUE. `trace_id` names the trace of what failed,
+    where it was traced.
+    """
 
     code: str
     message: str
     id: str | None = None
+    trace_id: str | None = None
 
 
 class Goodbye(_Told, frozen=True, kw_only=True, tag="goodbye", rename="camel", omit_defaults=True):

@@ -68,6 +68,11 @@ def served(name: str, kind: Kind, block: bytes | None) -> AbstractContextManager
     return _NOTHING if parent is None else _tracing.span(name, kind, parent.decode("ascii", "replace"))
 
 
+def trace_id() -> str | None:
+    """Of what is going on, if it is traced: 32 hexadecimal digits."""
+    return None if _tracing is None else _tracing.trace_id()
+
+
 def headers() -> dict[str, str]:
     """What a message has to carry so that its reader continues the trace."""
     found = None if _tracing is None else _tracing.outgoing()

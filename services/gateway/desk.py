@@ -35,7 +35,7 @@ from proto.websocket import (
     Unsubscribe,
     Who,
 )
-from runtime import rpc
+from runtime import rpc, tracing
 from runtime.errors import Overloaded
 from runtime.metrics import counter
 from services.gateway import access
@@ -127,22 +127,28 @@ class Desk:
         if isinstance(frame, ErrorFrame):
             client.send(frame)
             return
-        code = "ok"
+        kind = type(frame).__name__
+        with tracing.span(kind, "server"):
+            code = await self._try(client, frame)
+        _count(kind, code)
+
+    async def _try(self, client: Client, frame: ClientFrame) -> str:
+        """Do it and answer; returns the error's code, or "ok"."""
         try:
             channel = client.session.place(frame)
             async with asyncio.timeout(self._timeout):  # of all its reads and requests together
                 await self._perform(client, frame, channel)
         except TimeoutError:
-            code = "timeout"
-            client.send(error(Refusal("timeout"), frame.id))
+            failed = Refusal("timeout")
         except Refusal as refusal:
-            code = refusal.code
-            client.send(error(refusal, frame.id))
+            failed = refusal
         except Exception:
-            code = "internal"
             log.exception("work_failed", kind=type(frame).__name__)
-            client.send(error(Refusal("internal"), frame.id))
-        _count(type(frame).__name__, code)
+            failed = Refusal("internal")
+        else:
+            return "ok"
+        client.send(error(failed, frame.id, tracing.trace_id()))
+        return failed.code
 
     def authenticate(self, client: Client, token: str) -> bool:
         """The token that came with the request, before anything else; False if it has to be a work, because
@@ -217,7 +223,7 @@ class Desk:
         try:
             identity = await self._authenticator.prove(frame.token)
         except Unauthorized as refusal:
-            client.send(error(refusal, frame.id))
+            client.send(error(refusal, frame.id, tracing.trace_id()))
             client.close(CLOSE_CODES["unauthorized"])
             return
         self._identify(client, identity, frame.id)

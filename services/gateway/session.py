@@ -220,6 +220,6 @@ def _named(frame: ClientFrame) -> str:
     return ""
 
 
-def error(refusal: Refusal, frame_id: str | None) -> ErrorFrame:
+def error(refusal: Refusal, frame_id: str | None, trace_id: str | None = None) -> ErrorFrame:
     """A refusal as a frame."""
-    return ErrorFrame(code=refusal.code, message=refusal.message, id=frame_id)
+    return ErrorFrame(code=refusal.code, message=refusal.message, id=frame_id, trace_id=trace_id)
