@@ -75,7 +75,6 @@ class CloseCode(msgspec.Struct, frozen=True):
 
 
 _CLOSES: Final = (
-    CloseCode(4000, "bad_request", "Bad request"),
     CloseCode(4001, "unauthorized", "Unauthorized"),
     CloseCode(4002, "token_expired", "Token expired"),
     CloseCode(4003, "forbidden", "Forbidden"),
@@ -83,7 +82,6 @@ _CLOSES: Final = (
     CloseCode(4101, "unavailable", "Unavailable"),
     CloseCode(4102, "rate_limited", "Too many messages"),
     CloseCode(4200, "drain", "Server is restarting"),
-    CloseCode(4201, "slow_consumer", "Reading too slowly, resume"),
     CloseCode(4202, "rebalance", "Moving to another server"),
 )
 

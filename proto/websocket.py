@@ -312,7 +312,7 @@ class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", 
 class Goodbye(_Told, frozen=True, kw_only=True, tag="goodbye", rename="camel", omit_defaults=True):
     """The connection ends; come back after `reconnect_ms`, to any gateway, with your positions."""
 
-    reason: Literal["drain", "rebalance", "token_expired", "max_age"]
+    reason: Literal["drain", "rebalance"]
     reconnect_ms: int
 
 

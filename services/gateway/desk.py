@@ -220,6 +220,7 @@ class Desk:
                 client.send(Pong(id=frame.id))
 
     async def _authenticate(self, client: Client, frame: Authenticate) -> None:
+        client.session.claimed = True
         try:
             identity = await self._authenticator.prove(frame.token)
         except Unauthorized as refusal:

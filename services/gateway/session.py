@@ -83,6 +83,7 @@ class Session:
         "_updated",
         "admitted",
         "channels",
+        "claimed",
         "id",
         "identity",
         "present",
@@ -91,6 +92,8 @@ class Session:
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
         self.id = session_id
         self.identity: Identity | None = None
+        self.claimed = False
+        """A token was presented, good or not; until it is checked nobody knows."""
         self.admitted = False
         """Counted among the connections of its user."""
         self.channels: dict[str, None] = {}
@@ -124,6 +127,12 @@ class Session:
             return self._over_rate(frame_id)
         told = error(refusal, frame_id)
         return Work(told) if self.identity is None else Answer(told)
+
+    def overdue(self) -> CloseCode:
+        """Why it ends when its time is up: a token that could not be checked is not called bad."""
+        if self.identity is not None:
+            return CLOSE_CODES["token_expired"]
+        return CLOSE_CODES["unavailable" if self.claimed else "unauthorized"]
 
     def place(self, frame: ClientFrame) -> str:
         """The channel that `frame`, whose turn has come, is about; empty if it is about none.

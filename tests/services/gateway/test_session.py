@@ -108,6 +108,20 @@ def test_a_token_is_a_work_before_and_after() -> None:
     assert Session("s1", Limits(), 0.0).place(frame) == session().place(frame) == ""
 
 
+@pytest.mark.parametrize(("claimed", "code"), [(False, 4001), (True, 4101)])
+def test_time_is_up_for_a_stranger(claimed: bool, code: int) -> None:
+    """Whoever brought a token that could not be checked may come back with it."""
+    stranger = Session("s1", Limits(), 0.0)
+    stranger.claimed = claimed
+
+    assert stranger.overdue().code == code
+
+
+def test_time_is_up_for_a_token() -> None:
+    """It has expired."""
+    assert session().overdue().code == 4002
+
+
 def test_an_unreadable_frame_of_a_stranger_ends_the_connection() -> None:
     """4001: strangers are not taught."""
     decision = Session("s1", Limits(), 0.0).unreadable(Refusal("invalid_json", "Invalid JSON"), None, 0.0)
