@@ -29,6 +29,8 @@ LINE_BYTES: Final = 4
 
 
 HEAD_SECONDS: Final = 10.0
+STUCK_SECONDS: Final = 10.0
+"""How long a client may read nothing of an answer that waits for it."""
 
 
 class HeadTooLarge(Exception):
@@ -71,6 +73,10 @@ class EdgeProtocol(HttpToolsProtocol):
     watched: Watcher | None = None
     upgrades: bool | None = None
     """Whether the request asks for a WebSocket; None: not looked up yet."""
+    upgrade_waits = False
+    """A WebSocket was asked for behind a request that is not answered yet."""
+    unread = 0
+    unread_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; perhaps it is one too many."""
@@ -95,13 +101,25 @@ class EdgeProtocol(HttpToolsProtocol):
             self.watched = None
 
     def overdue(self, now: float) -> float | None:
-        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip."""
-        if self.transport.is_closing():
+        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip; and of an answer
+        something must be read, also when it is the last and the connection only waits for that.
+        """
+        if self._stuck(now):
+            self.transport.abort()
             return None
+        if self.transport.is_closing():
+            return now + HEAD_SECONDS / 4
         if self.head_since is not None and now - self.head_since > HEAD_SECONDS:
             self.refuse(408, _error("timeout", "The request did not arrive in time."))
             return None
         return now + HEAD_SECONDS / 4
+
+    def _stuck(self, now: float) -> bool:
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting or waiting != self.unread:
+            self.unread, self.unread_since = waiting, now
+            return False
+        return now - self.unread_since >= STUCK_SECONDS
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
@@ -133,7 +151,12 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
     def handle_websocket_upgrade(self) -> None:
-        """A whole request to upgrade has arrived."""
+        """A whole request to upgrade has arrived; answers come in the order of requests."""
+        before: RequestResponseCycle | None = self.cycle
+        if before is not None and not before.response_complete:
+            self.upgrade_waits = True
+            self.flow.pause_reading()
+            return
         try:
             url = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError:
@@ -142,9 +165,16 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.keeper is None:
             self.refuse(404, _error("not_found"))
             return
-        path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
+        path = urllib.parse.unquote((url.path or b"").decode("ascii", "replace"))
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers, method, f"HTTP/{version}"))
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        super().on_response_complete()
+        if self.upgrade_waits and not self.transport.is_closing():
+            self.upgrade_waits = False
+            self.handle_websocket_upgrade()
 
     def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer with an error and close."""

@@ -43,6 +43,7 @@ class EventStream(asyncio.Protocol):
         "_gone",
         "_heartbeat",
         "_input",
+        "_leaving",
         "_outbox_bytes",
         "transport",
     )
@@ -66,6 +67,7 @@ class EventStream(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._ended = ""
         self._input = 0
+        self._leaving = False
 
     def released(self) -> None:
         """The stream is over: let go of what it held."""
@@ -96,11 +98,11 @@ class EventStream(asyncio.Protocol):
     def beat(self, now: float) -> float | None:
         """A heartbeat, or the end of the token's life."""
         if self._ended:
-            return None
+            return self._leave(now)
         if now >= self._deadline:
             row = CATALOGUE["token_expired"]
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
-            return None
+            return self._leave(now)
         restore(self._out, self._outbox_bytes)
         self._send(codecs.HEARTBEAT)
         return min(now + self._heartbeat, self._deadline)
@@ -145,12 +147,23 @@ class EventStream(asyncio.Protocol):
         self._gone(self)
         CLOSED.labels(self._ended or ("error" if exc else "client")).inc()
         self._ended = self._ended or "client"
+        self.transport = None
 
     def shutdown(self) -> None:
         """uvicorn stops."""
         self.end("shutdown")
 
     # -- inside --------------------------------------------------------------------------
+
+    def _leave(self, now: float) -> float | None:
+        # What was said last waits for a peer that may never read it.
+        if self.transport is None:
+            return None
+        if self._leaving:
+            self.transport.abort()
+            return None
+        self._leaving = True
+        return now + self._heartbeat
 
     @property
     def _out(self) -> asyncio.Transport:
