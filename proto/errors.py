@@ -88,14 +88,23 @@ _CLOSES: Final = (
 CLOSE_CODES: Final = {row.name: row for row in _CLOSES}
 
 
+MAX_MESSAGE: Final = 300
+"""Characters of an error's sentence: it may quote a client, but not at any length."""
+
+
 class Refusal(Exception):
     """A typed answer of *no*: the same in a service, across NATS and in an HTTP reply.
 
-    `code` is a key of CATALOGUE; `message` is shown to clients, so it names no subject, host or secret.
+    `code` is a key of CATALOGUE; `message` is shown to clients, so it names no subject, host or secret. One
+    of more than MAX_MESSAGE characters is cut.
     """
 
     def __init__(self, code: str, message: str | None = None) -> None:
         self.row = CATALOGUE[code]
         self.code = code
-        self.message = message or self.row.message
+        self.message = _short(message or self.row.message)
         super().__init__(f"{code}: {self.message}")
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."

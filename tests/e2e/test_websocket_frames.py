@@ -301,6 +301,7 @@ async def test_what_is_no_frame_of_ours_is_told_and_the_connection_stays(
 
     assert [(frame["type"], frame["code"]) for frame in told] == [("error", "invalid_request")]
     assert told[0]["message"].endswith(".")
+    assert len(told[0]["message"]) <= 300
 
 
 @pytest.mark.parametrize("value", NUMBERED.values(), ids=NUMBERED)
