@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Requests = Sequence[tuple[str, str]]
 
-STREAMS: Final = "carillon_gateway_sse_streams"
+STREAMS: Final = "carillon_gateway_connections"
 GONE_SECONDS: Final = 15.0
 
 

@@ -75,7 +75,6 @@ class CloseCode(msgspec.Struct, frozen=True):
 
 
 _CLOSES: Final = (
-    CloseCode(4000, "bad_request", "Bad request"),
     CloseCode(4001, "unauthorized", "Unauthorized"),
     CloseCode(4002, "token_expired", "Token expired"),
     CloseCode(4003, "forbidden", "Forbidden"),
@@ -83,21 +82,29 @@ _CLOSES: Final = (
     CloseCode(4101, "unavailable", "Unavailable"),
     CloseCode(4102, "rate_limited", "Too many messages"),
     CloseCode(4200, "drain", "Server is restarting"),
-    CloseCode(4201, "slow_consumer", "Reading too slowly, resume"),
     CloseCode(4202, "rebalance", "Moving to another server"),
 )
 
 CLOSE_CODES: Final = {row.name: row for row in _CLOSES}
 
 
+MAX_MESSAGE: Final = 300
+"""Characters of an error's sentence: it may quote a client, but not at any length."""
+
+
 class Refusal(Exception):
     """A typed answer of *no*: the same in a service, across NATS and in an HTTP reply.
 
-    `code` is a key of CATALOGUE; `message` is shown to clients, so it names no subject, host or secret.
+    `code` is a key of CATALOGUE; `message` is shown to clients, so it names no subject, host or secret. One
+    of more than MAX_MESSAGE characters is cut.
     """
 
     def __init__(self, code: str, message: str | None = None) -> None:
         self.row = CATALOGUE[code]
         self.code = code
-        self.message = message or self.row.message
+        self.message = _short(message or self.row.message)
         super().__init__(f"{code}: {self.message}")
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."

@@ -46,8 +46,11 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     retry_ms: int
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
-    """Every HTTP error, and the data of `token_expired`. `code` is one of proto.errors.CATALOGUE."""
+class ErrorBody(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Every HTTP error, and the data of `token_expired`. `code` is one of proto.errors.CATALOGUE; `trace_id`
+    names the trace of what failed, where it was traced.
+    """
 
     code: str
     message: str
+    trace_id: str | None = None

@@ -299,17 +299,20 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
 
 
 class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):
-    """It is not done; `code` is one of proto.errors.CATALOGUE."""
+    """It is not done; `code` is one of proto.errors.CATALOGUE. `trace_id` names the trace of what failed,
+    where it was traced.
+    """
 
     code: str
     message: str
     id: str | None = None
+    trace_id: str | None = None
 
 
 class Goodbye(_Told, frozen=True, kw_only=True, tag="goodbye", rename="camel", omit_defaults=True):
     """The connection ends; come back after `reconnect_ms`, to any gateway, with your positions."""
 
-    reason: Literal["drain", "rebalance", "token_expired", "max_age"]
+    reason: Literal["drain", "rebalance"]
     reconnect_ms: int
 
 

@@ -70,6 +70,11 @@ class Tracing:
         _propagator.inject(carrier)
         return carrier.get(_FIELD)
 
+    def trace_id(self) -> str | None:
+        """Of what is going on, if it is recorded."""
+        span = trace.get_current_span()
+        return trace.format_trace_id(span.get_span_context().trace_id) if span.is_recording() else None
+
     def close(self) -> None:
         """Send what was not sent yet. Blocks for a while at most."""
         self._provider.shutdown()

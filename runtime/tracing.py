@@ -50,6 +50,11 @@ def close() -> None:
     use(None)
 
 
+def is_on() -> bool:
+    """Whether anything is traced at all."""
+    return _tracing is not None
+
+
 def span(name: str, kind: Kind) -> AbstractContextManager[None]:
     """The work inside, as a part of what is going on, or the beginning of a trace."""
     return _NOTHING if _tracing is None else _tracing.span(name, kind, None)
@@ -66,6 +71,11 @@ def served(name: str, kind: Kind, block: bytes | None) -> AbstractContextManager
         return _NOTHING
     parent = wire.value(block, _FIELD)
     return _NOTHING if parent is None else _tracing.span(name, kind, parent.decode("ascii", "replace"))
+
+
+def trace_id() -> str | None:
+    """Of what is going on, if it is traced: 32 hexadecimal digits."""
+    return None if _tracing is None else _tracing.trace_id()
 
 
 def headers() -> dict[str, str]:

@@ -293,6 +293,12 @@ DELIVERY: Final = Board(
                     ),
                 ),
                 Panel(
+                    "Waiting to be read",
+                    "In the outboxes of each gateway: what its slow clients have not taken yet.",
+                    "bytes",
+                    (Query("carillon_gateway_outbox_bytes{@}", _PROCESS),),
+                ),
+                Panel(
                     "Messages of clients",
                     "Frames received on WebSockets.",
                     "ops",

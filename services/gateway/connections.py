@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import random
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+
+import structlog
 
 from runtime.metrics import counter, gauge
 from services.gateway.wheel import Wheel
@@ -14,6 +17,8 @@ from services.gateway.wheel import Wheel
 if TYPE_CHECKING:
     from proto.errors import CloseCode
     from services.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
 
 TICK: Final = 0.25
 PACED: Final = 0.05
@@ -24,6 +29,10 @@ OPEN = gauge("gateway_connections", "Open connections", ["transport"])
 OPENED = counter("gateway_connections_opened", "Connections made", ["transport"])
 _open_of: Final = functools.cache(OPEN.labels)  # there are few transports, and many connections
 _opened_of: Final = functools.cache(OPENED.labels)
+for _medium in ("websocket", "sse"):
+    _open_of(_medium)  # 0 from the beginning: gateways are scaled by it
+    _opened_of(_medium)
+OUTBOXES = gauge("gateway_outbox_bytes", "What waits for clients to read, of all connections together", [])
 MOST = gauge("gateway_max_connections", "Connections that this gateway takes at most", [])
 GOODBYES = counter("gateway_goodbyes", "Connections that were told to come back, by reason", ["reason"])
 DEADLINE = gauge(
@@ -43,6 +52,10 @@ class Timed(Protocol):
 class Connection(Timed, Protocol):
     """One client's connection, of any transport."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes in its outbox."""
+
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""
 
@@ -61,9 +74,11 @@ class Connections:
     def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.max_connections
         MOST.set(self._limit)
+        OUTBOXES.set_function(self._waiting)  # when somebody looks, so that no write pays for it
         self._retry_ms = settings.sse_retry_ms
         self._max_age = settings.max_connection_seconds
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, float] = {}
+        """When each has reached its longest life: a timer of its own would keep it until then, long gone."""
         self._wheel: Wheel[Timed] = Wheel(time.monotonic(), TICK)
         self._ticking: asyncio.Task[None] | None = None
 
@@ -106,20 +121,11 @@ class Connections:
 
     def add(self, connection: Connection, due: float) -> None:
         """It is open: beat for it, first at `due` (monotonic seconds), until it has ended."""
-        self._open.add(connection)
+        self._open[connection] = self._retires()
         medium = medium_of(connection)
         _open_of(medium).inc()
         _opened_of(medium).inc()
-        self._wheel.add(connection, due)
-        if self._max_age:
-            # Of its own for each, so that those who came together do not leave together.
-            age = self._max_age * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-            self._wheel.add(_Retirement(self, connection), time.monotonic() + age)
-
-    def retire(self, connection: Connection) -> None:
-        """It is old enough: it may come back, to any gateway."""
-        if connection in self._open:
-            self._goodbye(connection, "rebalance")
+        self._again(connection, due)
 
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
@@ -127,8 +133,7 @@ class Connections:
 
     def gone(self, connection: Connection) -> None:
         """It is over. Telling it twice is harmless."""
-        if connection in self._open:
-            self._open.remove(connection)
+        if self._open.pop(connection, None) is not None:
             _open_of(medium_of(connection)).dec()
 
     async def drain(self, window: float) -> None:
@@ -152,7 +157,7 @@ class Connections:
                 told.add(connection)
                 self._goodbye(connection, "drain", paced=window > 0)
         finally:
-            for connection in self._open - told:
+            for connection in [each for each in self._open if each not in told]:
                 self._goodbye(connection, "drain")
 
     async def shed(self, count: int, per_second: float) -> None:
@@ -162,32 +167,53 @@ class Connections:
             self._goodbye(connection, "rebalance", paced=True)
             await asyncio.sleep(1 / per_second)
 
+    def _waiting(self) -> float:
+        return float(sum([connection.waiting for connection in self._open]))
+
     def _goodbye(self, connection: Connection, reason: Leave, *, paced: bool = False) -> None:
+        if connection not in self._open:
+            return
         GOODBYES.labels(reason).inc()
         connection.goodbye(reason, self.paced_ms() if paced else self.retry_ms())
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            now = time.monotonic()
-            due = self._wheel.advance(now)
-            BEATS.inc(len(due))
-            for connection in due:
-                again = connection.beat(now)
-                if again is not None:
-                    self._wheel.add(connection, again)
+            self._beat_all(time.monotonic())
+
+    def _beat_all(self, now: float) -> None:
+        due = self._wheel.advance(now)
+        BEATS.inc(len(due))
+        for each in due:
+            try:
+                self._beat(each, now)
+            except Exception:  # of one connection, and all the others rest on this task
+                log.exception("beat_failed", transport=medium_of(each))
+                _cut(each)
+
+    def _beat(self, each: Timed, now: float) -> None:
+        if now >= self._retires_at(each):
+            connection = cast("Connection", each)
+            self._goodbye(connection, "rebalance")
+            if connection in self._open:
+                self._open[connection] = math.inf
+        again = each.beat(now)
+        if again is not None:
+            self._again(each, again)
+
+    def _again(self, each: Timed, due: float) -> None:
+        self._wheel.add(each, min(due, self._retires_at(each)))
+
+    def _retires_at(self, each: Timed) -> float:
+        return self._open.get(cast("Connection", each), math.inf)
+
+    def _retires(self) -> float:
+        # Each at its own time, so that those who came together do not leave together.
+        age = self._max_age * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        return time.monotonic() + age if age else math.inf
 
 
-class _Retirement:
-    """The end of a connection's longest life."""
-
-    __slots__ = ("_connection", "_connections")
-
-    def __init__(self, connections: Connections, connection: Connection) -> None:
-        self._connections = connections
-        self._connection = connection
-
-    def beat(self, now: float) -> float | None:  # noqa: ARG002 - one deadline
-        """It has come."""
-        self._connections.retire(self._connection)
-        return None
+def _cut(each: Timed) -> None:
+    transport = getattr(each, "transport", None)
+    if transport is not None:
+        transport.abort()

@@ -96,7 +96,7 @@ class DeflatedFormat(wire.WireFormat):
     what goes to many is compressed once."""
 
     def __init__(self, plain: wire.WireFormat) -> None:
-        super().__init__(plain._opcode, plain._encode, plain._decode)
+        super().__init__(plain._opcode, plain._encode, plain._decode, plain._read_id)
 
     def frame(self, frame: ServerFrame) -> bytes:
         """A frame for one client."""

@@ -32,7 +32,7 @@ from proto.websocket import (
     Unsubscribe,
     Who,
 )
-from runtime import rpc
+from runtime import rpc, tracing
 from runtime.metrics import counter
 from services.gateway.auth import Unauthorized
 from services.gateway.client import acknowledge, identity_of
@@ -91,18 +91,24 @@ class Desk:
         if isinstance(frame, ErrorFrame):
             client.send(frame)
             return
-        code = "ok"
+        kind = type(frame).__name__
+        with tracing.span(kind, "server"):
+            code = await self._try(client, frame)
+        _count(kind, code)
+
+    async def _try(self, client: Client, frame: ClientFrame) -> str:
+        """Do it and answer; returns the error's code, or "ok"."""
         try:
             channel = client.session.place(frame)
             async with asyncio.timeout(self._timeout):  # of all its reads and requests together
                 await self._perform(client, frame, channel)
         except TimeoutError:
-            code = _refuse(client, frame, Refusal("timeout"))
+            return _refuse(client, frame, Refusal("timeout"))
         except Refusal as refusal:
-            code = _refuse(client, frame, refusal)
+            return _refuse(client, frame, refusal)
         except Exception:
-            code = _fail(client, frame)
-        _count(type(frame).__name__, code)
+            return _fail(client, frame)
+        return "ok"
 
     def perform_at_once(self, client: Client, work: Work) -> bool:
         """The same, if nothing has to be waited for; False: something has, and nothing was done."""
@@ -110,6 +116,8 @@ class Desk:
         if isinstance(frame, ErrorFrame):
             client.send(frame)
             return True
+        if tracing.is_on():  # the task's span is the frame's
+            return False
         code = "ok"
         try:
             if not self._done_at_once(client, frame, client.session.place(frame)):
@@ -201,10 +209,11 @@ class Desk:
                 await self._who(client, frame)
 
     async def _authenticate(self, client: Client, frame: Authenticate) -> None:
+        client.session.claimed = True
         try:
             identity = await self._authenticator.prove(frame.token)
         except Unauthorized as refusal:
-            client.send(error(refusal, frame.id))
+            client.send(error(refusal, frame.id, tracing.trace_id()))
             client.close(CLOSE_CODES["unauthorized"])
             return
         self._identify(client, identity, frame.id)
@@ -289,7 +298,7 @@ class Desk:
 
 
 def _refuse(client: Client, frame: ClientFrame, refusal: Refusal) -> str:
-    client.send(error(refusal, frame.id))
+    client.send(error(refusal, frame.id, tracing.trace_id()))
     return refusal.code
 
 

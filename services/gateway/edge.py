@@ -28,6 +28,8 @@ LINE_BYTES: Final = 4
 
 
 HEAD_SECONDS: Final = 10.0
+STUCK_SECONDS: Final = 10.0
+"""How long a client may read nothing of an answer that waits for it."""
 
 
 class HeadTooLarge(Exception):
@@ -71,6 +73,8 @@ class Arrival:
     idle.
     """
     watched: Watcher | None = None
+    unread = 0
+    unread_since = 0.0
 
     @property
     def address(self) -> str:
@@ -84,13 +88,25 @@ class Arrival:
         return self.watched
 
     def overdue(self, now: float) -> float | None:
-        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip."""
-        if self.transport.is_closing():
+        """A head must arrive whole within HEAD_SECONDS, however slowly its bytes drip; and of an answer
+        something must be read, also when it is the last and the connection only waits for that.
+        """
+        if self._stuck(now):
+            self.transport.abort()
             return None
+        if self.transport.is_closing():
+            return now + HEAD_SECONDS / 4
         if self.head_since is not None and now - self.head_since > HEAD_SECONDS:
             self.refuse(408, _error("timeout", "The request did not arrive in time."))
             return None
         return now + HEAD_SECONDS / 4
+
+    def _stuck(self, now: float) -> bool:
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting or waiting != self.unread:
+            self.unread, self.unread_since = waiting, now
+            return False
+        return now - self.unread_since >= STUCK_SECONDS
 
     def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer with an error and close."""
@@ -125,6 +141,8 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
     """Set by `door.door_with`."""
     upgrades: bool | None = None
     """Whether the request asks for a WebSocket; None: not looked up yet."""
+    upgrade_waits = False
+    """A WebSocket was asked for behind a request that is not answered yet."""
 
     def follow(self, arrival: Arrival) -> None:
         """Take the connection over from `arrival`, with whoever watches it."""
@@ -170,15 +188,27 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
     def handle_websocket_upgrade(self) -> None:
-        """A whole request to upgrade has arrived."""
+        """A whole request to upgrade has arrived; answers come in the order of requests."""
+        before: RequestResponseCycle | None = self.cycle
+        if before is not None and not before.response_complete:
+            self.upgrade_waits = True
+            self.flow.pause_reading()
+            return
         try:
             url = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError:
             self.send_400_response("The address is not valid.")
             return
-        path = urllib.parse.unquote(url.path.decode("ascii", "replace"))
+        path = urllib.parse.unquote((url.path or b"").decode("ascii", "replace"))
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers, method, f"HTTP/{version}"))
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        super().on_response_complete()
+        if self.upgrade_waits and not self.transport.is_closing():
+            self.upgrade_waits = False
+            self.handle_websocket_upgrade()
 
     def hand_over(self, connection: Connection) -> None:
         """As every arrival."""

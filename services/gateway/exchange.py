@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from proto.errors import Refusal
 from proto.frames import ErrorBody
+from runtime import tracing
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
 from runtime.metrics import COARSE, counter, histogram
 
@@ -50,7 +51,7 @@ def answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Re
     async def answer(request: Request) -> Response:
         began = time.perf_counter()
         request_id = request_id_of(request.headers)
-        with bind_request_id(request_id):
+        with bind_request_id(request_id), tracing.span(f"http {route}", "server"):
             code, response = await _answer(endpoint, request)
         response.headers["x-request-id"] = request_id
         SECONDS.labels(route).observe(time.perf_counter() - began)
@@ -89,7 +90,7 @@ def refused(refusal: Refusal) -> Response:
         headers["www-authenticate"] = "Bearer"
     if refusal.row.status == 503:
         headers["retry-after"] = "1"
-    body = msgspec.json.encode(ErrorBody(refusal.code, refusal.message))
+    body = msgspec.json.encode(ErrorBody(refusal.code, refusal.message, tracing.trace_id()))
     return Response(body, refusal.row.status, headers, "application/json")
 
 

@@ -83,6 +83,7 @@ class Session:
         "_updated",
         "admitted",
         "channels",
+        "claimed",
         "id",
         "identity",
         "present",
@@ -91,6 +92,8 @@ class Session:
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
         self.id = session_id
         self.identity: Identity | None = None
+        self.claimed = False
+        """A token was presented, good or not; until it is checked nobody knows."""
         self.admitted = False
         """Counted among the connections of its user."""
         self.channels: dict[str, None] = {}
@@ -106,20 +109,30 @@ class Session:
         if nobody is known yet, the first of them is a token.
         """
         if not self._spend(now):
-            return self._over_rate(frame)
+            return self._over_rate(frame.id)
         if self.identity is None:
             stranger = not (waits or isinstance(frame, Authenticate))
             return End(CLOSE_CODES["unauthorized"]) if stranger else Work(frame)
         return Answer(Pong(id=frame.id)) if isinstance(frame, Ping) else Work(frame)
 
-    def unreadable(self, refusal: Refusal, now: float, *, waits: bool = False) -> Decision:
-        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare."""
+    def unreadable(
+        self, refusal: Refusal, frame_id: str | None, now: float, *, waits: bool = False
+    ) -> Decision:
+        """A frame that could not be decoded: told, and the connection stays, as long as it stays rare.
+        `frame_id` is its id, if as much could be read.
+        """
         if self.identity is None and not waits:
             return End(CLOSE_CODES["unauthorized"])
         if not self._spend(now):
-            return self._over_rate(None)
-        told = error(refusal, None)
+            return self._over_rate(frame_id)
+        told = error(refusal, frame_id)
         return Work(told) if self.identity is None else Answer(told)
+
+    def overdue(self) -> CloseCode:
+        """Why it ends when its time is up: a token that could not be checked is not called bad."""
+        if self.identity is not None:
+            return CLOSE_CODES["token_expired"]
+        return CLOSE_CODES["unavailable" if self.claimed else "unauthorized"]
 
     def place(self, frame: ClientFrame) -> str:
         """The channel that `frame`, whose turn has come, is about; empty if it is about none.
@@ -197,9 +210,9 @@ class Session:
             self._strikes = 0
         return True
 
-    def _over_rate(self, frame: ClientFrame | None) -> Decision:
+    def _over_rate(self, frame_id: str | None) -> Decision:
         self._strikes += 1
-        told = error(Refusal("rate_limited"), frame.id if frame is not None else None)
+        told = error(Refusal("rate_limited"), frame_id)
         return Answer(told) if self._strikes <= STRIKES else End(CLOSE_CODES["rate_limited"], told)
 
 
@@ -216,6 +229,6 @@ def _named(frame: ClientFrame) -> str:
     return ""
 
 
-def error(refusal: Refusal, frame_id: str | None) -> ErrorFrame:
+def error(refusal: Refusal, frame_id: str | None, trace_id: str | None = None) -> ErrorFrame:
     """A refusal as a frame."""
-    return ErrorFrame(code=refusal.code, message=refusal.message, id=frame_id)
+    return ErrorFrame(code=refusal.code, message=refusal.message, id=frame_id, trace_id=trace_id)

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from proto.errors import Refusal
 from proto.frames import Reconnect
+from runtime import tracing
 from runtime.logs import bind_request_id
 from runtime.metrics import counter
 from services.gateway import codecs
@@ -71,7 +72,7 @@ class StreamRoute:
         """Answer one request; see the module's docstring."""
         request = Request(scope, receive)
         request_id = request_id_of(request.headers)
-        with bind_request_id(request_id):
+        with bind_request_id(request_id), tracing.span("http stream", "server"):
             response = await self._answer(request, request_id)
         if response is not None:
             response.headers["x-request-id"] = request_id

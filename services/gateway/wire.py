@@ -4,6 +4,7 @@ shared.
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from proto.websocket import (
     ChatMessageFrame,
     ClientFrame,
     CompleteFrame,
+    FrameId,
     ResetFrame,
     ServerFrame,
     SnapshotFrame,
@@ -104,13 +106,18 @@ class WireFormat:
     is the same function for all of them and its bytes are shared."""
 
     def __init__(
-        self, opcode: Opcode, encode: Callable[[Any], bytes], decode: Callable[[bytes], ClientFrame]
+        self,
+        opcode: Opcode,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], ClientFrame],
+        read_id: Callable[[bytes], str | None],
     ):
         self.text = opcode is Opcode.TEXT
         self._opcode = opcode
         self._heads = _SHORT[opcode]
         self._encode = encode
         self._decode = decode
+        self._read_id = read_id
         self.event: Final = self._event  # one bound method, so that it is one key in a channel's groups
 
     def frame(self, frame: ServerFrame) -> bytes:
@@ -126,6 +133,14 @@ class WireFormat:
             raise Refusal("invalid_request", f"{error}.") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
             raise Refusal("invalid_json", "Invalid JSON") from None
+
+    def frame_id(self, data: bytes) -> str | None:
+        """The id of a message that `decode` refused, if there is a valid one: whoever waits for it is to be
+        told."""
+        try:
+            return self._read_id(data)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return None
 
     def snapshot(self, event: Event) -> bytes:
         """A channel as it is, with its end if it has ended."""
@@ -186,9 +201,42 @@ def _complete(event: Event) -> list[ServerFrame]:
     return [CompleteFrame(channel=event.channel)] if event.final else []
 
 
-JSON: Final = WireFormat(Opcode.TEXT, msgspec.json.Encoder().encode, msgspec.json.Decoder(ClientFrame).decode)
+class _Numbered(msgspec.Struct):
+    """Of a message nothing but its id; the rest is passed over, whatever it is."""
+
+    id: FrameId | None = None
+
+
+_json_id: Final = msgspec.json.Decoder(_Numbered).decode
+_msgpack_id: Final = msgspec.msgpack.Decoder(_Numbered).decode
+_lenient: Final = json.JSONDecoder(strict=False).decode
+
+
+def _read_json_id(data: bytes) -> str | None:
+    try:
+        return _json_id(data).id
+    except msgspec.ValidationError:
+        return None
+    except msgspec.DecodeError:
+        # Browsers write half a surrogate pair as an escape, where a text was cut within an emoji.
+        found = msgspec.convert(_lenient(data.decode()), _Numbered).id
+        if found is not None:
+            found.encode()  # the id itself may be such a text
+        return found
+
+
+def _read_msgpack_id(data: bytes) -> str | None:
+    return _msgpack_id(data).id
+
+
+JSON: Final = WireFormat(
+    Opcode.TEXT, msgspec.json.Encoder().encode, msgspec.json.Decoder(ClientFrame).decode, _read_json_id
+)
 MSGPACK: Final = WireFormat(
-    Opcode.BINARY, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(ClientFrame).decode
+    Opcode.BINARY,
+    msgspec.msgpack.Encoder().encode,
+    msgspec.msgpack.Decoder(ClientFrame).decode,
+    _read_msgpack_id,
 )
 
 FORMATS: Final = {SUBPROTOCOL_JSON: JSON, SUBPROTOCOL_MSGPACK: MSGPACK}

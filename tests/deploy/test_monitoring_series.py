@@ -80,7 +80,7 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_gateway_websocket_closed", "reason"): _set(
         "closed client error no_pong slow_consumer half_message too_many_fragments invalid_utf8 "
         "unsupported_data protocol_1002 protocol_1003 protocol_1007 protocol_1009 protocol_1011 "
-        "bad_request unauthorized token_expired forbidden overloaded unavailable rate_limited drain "
+        "unauthorized token_expired forbidden overloaded unavailable rate_limited drain "
         "rebalance"
     ),
     ("carillon_gateway_sse_closed", "reason"): _set(

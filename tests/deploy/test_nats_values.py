@@ -80,5 +80,5 @@ def test_the_metric_that_gateways_are_scaled_by_is_made_of_metrics_there_are() -
 
     assert rule["name"]["as"] == gateway["autoscaling"]["metric"]
     for text in (rule["metricsQuery"], gateway["autoscaling"]["query"]):
-        assert "carillon_gateway_websockets{" in text
-        assert "carillon_gateway_sse_streams{" in text
+        assert "sum" in text
+        assert "carillon_gateway_connections{" in text

@@ -91,9 +91,7 @@ class Drill:
 
     async def roll(self, gateway: Gateway) -> None:
         """SIGTERM, as an operator does; a load balancer sees that it is not ready, and is started again."""
-        connections = gateway.metric("carillon_gateway_websockets") + gateway.metric(
-            "carillon_gateway_sse_streams"
-        )
+        connections = gateway.metric("carillon_gateway_connections")
         began = time.monotonic()
         gateway.terminate()
         await asyncio.to_thread(_wait_for, lambda: gateway.readyz() != 200, 10)

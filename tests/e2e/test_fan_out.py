@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STEPS = ["confirmed", "preparing", "out_for_delivery", "delivered"]
 EACH = 200
-OPEN = "carillon_gateway_sse_streams"
+OPEN = "carillon_gateway_connections"
 
 
 async def test_every_update_reaches_400_subscribers_on_two_gateways_once_and_in_order() -> None:

@@ -27,10 +27,10 @@ async def test_after_a_scale_out_the_crowded_gateway_sends_clients_away() -> Non
         moved = [client for client in clients if client.ended]
         for client in moved:
             await client.follow(new.url, order_id, token(), resume=True)
-        await until(lambda: new.metric("carillon_gateway_sse_streams") == len(moved))
+        await until(lambda: new.metric("carillon_gateway_connections") == len(moved))
 
         assert {client.named("reconnect")[0].data["reason"] for client in moved} == {"rebalance"}
-        assert CLIENTS * 0.4 <= old.metric("carillon_gateway_sse_streams") <= CLIENTS * 0.6
+        assert CLIENTS * 0.4 <= old.metric("carillon_gateway_connections") <= CLIENTS * 0.6
         assert not [client for client in clients if client.ended == "cut"]
         for client in clients:
             await client.close()

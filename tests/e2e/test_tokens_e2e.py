@@ -26,8 +26,10 @@ from tests.services.gateway.tokens import (
     signing_key,
 )
 from tests.support.orders_stream import stores
+from tests.support.ports import free_port
 from tests.support.raw_http import assert_refused, request, send
 from tests.support.stack import SECRET, Stack
+from tests.support.ws import WsClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -464,6 +466,24 @@ async def test_a_rotated_key_is_accepted_at_once(
     assert remaining == (200 if old_stays else 401)
     assert hits == (0 if kind == "file" else 2)
     assert still == 200
+
+
+async def test_a_token_that_cannot_be_checked_is_not_called_bad(strict: Stack) -> None:
+    """There are no keys: 4101 when the time is up, so that its client comes back; without a token 4001."""
+    nowhere = f"http://127.0.0.1:{free_port()}/keys"
+    gateway = strict.new_gateway(AUTH_ALGORITHM="ES256", AUTH_JWKS=nowhere, AUTH_SECONDS="1")
+    strict.gateways.append(gateway)
+    await asyncio.to_thread(gateway.wait_ready)
+    async with WsClient() as early, WsClient() as late, WsClient() as silent:
+        await early.connect(gateway.url, OLD.token(claims(now=now())))
+        for client in (late, silent):
+            await client.connect(gateway.url)
+        late.say("authenticate", id="a", token=OLD.token(claims(now=now())))
+        closed = [await client.until_closed() for client in (early, late, silent)]
+    gateway.kill()
+
+    assert closed == [4101, 4101, 4001]
+    assert (early.errors, late.errors) == (["unavailable"], ["unavailable"])
 
 
 async def test_a_flood_of_unknown_keys_fetches_once(strict: Stack) -> None:

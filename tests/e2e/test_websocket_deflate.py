@@ -269,8 +269,8 @@ async def test_a_parser_in_the_middle_of_a_message_is_the_only_one_kept(gateway:
         client.write(whole[end:] + text({"type": "ping", "id": "next"}))
     for client in clients:
         await client.until(lambda client=client: len(client.of("pong")) == 2, what="both")  # type: ignore[misc]
-    open_before = gateway.metric("carillon_gateway_websockets")
+    open_before = gateway.metric("carillon_gateway_connections")
     await leave_all(clients)
     await until(
-        lambda: gateway.metric("carillon_gateway_websockets") == open_before - len(clients), what="all gone"
+        lambda: gateway.metric("carillon_gateway_connections") == open_before - len(clients), what="all gone"
     )

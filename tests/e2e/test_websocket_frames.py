@@ -152,6 +152,36 @@ BAD_FRAMES = {
     "no token": '{"type":"authenticate"}',
 }
 
+NUMBERED = {
+    "no type": '{"id":"q"}',
+    "an unknown type": '{"type":"nope","id":"q"}',
+    "an id before its type": '{"id":"q","type":"nope"}',
+    "a type that is a number": '{"id":"q","type":1}',
+    "no room": '{"type":"join_room","id":"q"}',
+    "a room of 10,000 characters": '{"type":"join_room","roomId":"' + "a" * 10_000 + '","id":"q"}',
+    "a room that is an object": '{"type":"join_room","roomId":{"id":"other"},"id":"q"}',
+    "a limit of 20,000 digits": '{"type":"history","roomId":"r","limit":' + "9" * 20_000 + ',"id":"q"}',
+    "text that is a number": '{"type":"chat_message","id":"q","text":5}',
+    "text with half a surrogate pair": '{"type":"chat_message","id":"q","text":"cut \\ud83d"}',
+    "text with a raw line end": '{"type":"chat_message","id":"q","text":"a\nb"}',
+    "NaN": '{"type":"ping","id":"q","x":NaN}',
+    "an id of 64 characters": '{"type":"nope","id":"' + "q" * 64 + '"}',
+    "an id twice: the last one counts": '{"type":"nope","id":"other","id":"q"}',
+}
+"""The id of each can be read."""
+
+NUMBERLESS = {
+    "an id of 65 characters": '{"type":"nope","id":"' + "q" * 65 + '"}',
+    "an id that is a number": '{"type":"nope","id":7}',
+    "an id that is null": '{"type":"nope","id":null}',
+    "an id with half a surrogate pair": '{"type":"ping","id":"\\ud83d"}',
+    "an id within a field": '{"type":"nope","x":{"id":"q"}}',
+    "an id in an array": '[{"id":"q"}]',
+    "an id in front of a fault": '{"type":"ping","id":"q",',
+    "an id in front of another value": '{"type":"nope","id":"q"}{}',
+    "an id beside depth": '{"type":"ping","id":"q","x":' + "[" * 20_000 + "]" * 20_000 + "}",
+}
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no rest": ({"type": "subscribe", "channel": "room:"}, "invalid_request"),
     "no colon": ({"type": "subscribe", "channel": "room"}, "invalid_request"),
@@ -190,6 +220,14 @@ MSGPACK_BAD = {
     "a string that is not UTF-8": b"\x82\xa4type\xa4ping\xa2id\xa1\xff",
     "two values": b"\x82\xa4type\xa4ping\xa2id\xa1x" * 2,
     "depth in a field": b"\x82\xa4type\xa4ping\xa1x" + b"\x91" * 60_000,
+}
+
+MSGPACK_NUMBERED = {
+    "no type": b"\x81\xa2id\xa1q",
+    "an unknown type": b"\x82\xa4type\xa4nope\xa2id\xa1q",
+    "no room": b"\x82\xa4type\xa9join_room\xa2id\xa1q",
+    "text that is a number": b"\x83\xa4type\xacchat_message\xa2id\xa1q\xa4text\x05",
+    "text that is not UTF-8": b"\x83\xa4type\xacchat_message\xa2id\xa1q\xa4text\xa1\xff",
 }
 
 
@@ -263,6 +301,28 @@ async def test_what_is_no_frame_of_ours_is_told_and_the_connection_stays(
 
     assert [(frame["type"], frame["code"]) for frame in told] == [("error", "invalid_request")]
     assert told[0]["message"].endswith(".")
+    assert len(told[0]["message"]) <= 300
+
+
+@pytest.mark.parametrize("value", NUMBERED.values(), ids=NUMBERED)
+async def test_a_bad_frame_is_answered_with_its_id(undisturbed: Gateway, value: str) -> None:
+    """Whoever waits for that id is told, once."""
+    async with await WsClient().hello(undisturbed.url) as client:
+        client.write(text(value))
+        told = await answered(client)
+
+    assert [(frame["type"], frame["id"].strip("q")) for frame in told] == [("error", "")]
+
+
+@pytest.mark.parametrize("value", NUMBERLESS.values(), ids=NUMBERLESS)
+async def test_an_id_that_cannot_be_read_or_is_none_is_not_repeated(undisturbed: Gateway, value: str) -> None:
+    """The error has no id, and the connection stays."""
+    async with await WsClient().hello(undisturbed.url) as client:
+        client.write(text(value))
+        told = await answered(client)
+
+    assert [frame["type"] for frame in told] == ["error"]
+    assert "id" not in told[0]
 
 
 @pytest.mark.parametrize(("asked", "code"), REFUSED.values(), ids=REFUSED)
@@ -307,6 +367,16 @@ async def test_bad_messagepack_is_told_and_the_connection_stays(undisturbed: Gat
         told = await answered(client)
 
     assert [frame["code"] for frame in told] == ["invalid_json"]
+
+
+@pytest.mark.parametrize("payload", MSGPACK_NUMBERED.values(), ids=MSGPACK_NUMBERED)
+async def test_bad_messagepack_is_answered_with_its_id(undisturbed: Gateway, payload: bytes) -> None:
+    """Where it is in it."""
+    async with await WsClient().hello(undisturbed.url, protocol=MSGPACK) as client:
+        client.write(frame(BINARY, payload))
+        told = await answered(client)
+
+    assert [(frame["type"], frame["id"]) for frame in told] == [("error", "q")]
 
 
 async def test_text_on_the_messagepack_protocol_is_not_supported(undisturbed: Gateway) -> None:

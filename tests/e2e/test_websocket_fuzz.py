@@ -159,7 +159,7 @@ async def rounds(gateway: Gateway, rng: random.Random, frames: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_ONCE):
             tasks.create_task(one_after_the_other(random.Random(rng.random())))
-    await until(lambda: gateway.metric("carillon_gateway_websockets") == 0, 20, what="every connection gone")
+    await until(lambda: gateway.metric("carillon_gateway_connections") == 0, 20, what="every connection gone")
 
 
 def resident(gateway: Gateway) -> int:

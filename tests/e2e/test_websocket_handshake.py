@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.raw_http import assert_refused, connected
+from tests.support.raw_http import assert_refused, connected, read_answer, request
 from tests.support.stack import Stack, staff_token, token
 from tests.support.until import until
-from tests.support.ws import KEY, PING, WsClient, chatter, frame, leave_all, text, upgrade
+from tests.support.ws import (
+    KEY,
+    PING,
+    WsClient,
+    chatter,
+    frame,
+    leave_all,
+    read_frame,
+    text,
+    upgrade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +97,8 @@ REFUSED = {
     "the path in capitals": (upgrade("/WS"), NOWHERE),
     "a path with dots": (upgrade("/x/../ws"), NOWHERE),
     "no path": (upgrade("*"), NOWHERE),
+    "an absolute target without a path": (upgrade("http://carillon.example"), NOWHERE),
+    "an absolute target with nothing but a query": (upgrade("http://carillon.example?a"), NOWHERE),
     "echo, which is off": (upgrade("/echo"), NOWHERE),
     "no target": (upgrade("ws"), NOT_A_HANDSHAKE),
     "an impossible port": (upgrade("http://carillon.example:99999999/ws"), NOT_A_HANDSHAKE),
@@ -125,7 +137,7 @@ async def test_what_is_no_good_handshake_is_refused(
         answer = await client.shake_hands(gateway.url, data)
 
     assert_refused(answer, *expected)
-    assert gateway.metric("carillon_gateway_websockets") == 0
+    assert gateway.metric("carillon_gateway_connections") == 0
     assert [line for line in gateway.log_lines() if line["level"] == "error"] == []
 
 
@@ -247,16 +259,16 @@ async def test_caps_refuse_by_name_and_nobody_else() -> None:
         alice = [await WsClient().hello(gateway.url, chatter()) for _ in range(2)]
         third = await WsClient().connect(gateway.url, chatter())
         assert await third.until_closed() == 4100
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 2, what="the third gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 2, what="the third gone")
         others = [await WsClient().hello(gateway.url, chatter(user)) for user in ("bob", "carol")]
         full = await WsClient().shake_hands(gateway.url, upgrade())
         await others.pop().leave()
         await alice.pop().leave()
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 2, what="two gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 2, what="two gone")
         alice.append(await WsClient().hello(gateway.url, chatter()))
         refusals = gateway.labelled("carillon_gateway_admission_refused_total", 'limit="connections"')
         await leave_all([*alice, *others, third])
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 0, what="all gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 0, what="all gone")
 
     assert_refused(full, 503, "overloaded")
     assert full.header("retry-after") == "1"
@@ -272,7 +284,7 @@ async def test_an_address_has_a_cap() -> None:
         refusals.append(await WsClient().shake_hands(url, REFUSED["version 12"][0]))
         await clients.pop().leave()
         gateway = stack.gateways[0]
-        await until(lambda: gateway.metric("carillon_gateway_websockets") == 1, what="one gone")
+        await until(lambda: gateway.metric("carillon_gateway_connections") == 1, what="one gone")
         clients.append(await WsClient().connect(url))
         await leave_all(clients)
 
@@ -309,3 +321,33 @@ async def test_a_request_for_a_page_does_not_upgrade_later(gate: Stack) -> None:
         rest = await reader.readuntil(b"Switching Protocols\r\n")
 
     assert rest.endswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+
+
+@pytest.mark.parametrize("before", [1, 3])
+async def test_a_handshake_waits_for_the_answers_before_it(gate: Stack, before: int) -> None:
+    """Sent in one segment with requests, it is answered behind them; nothing comes between its frames."""
+    gateway = gate.gateways[0]
+    logged = len(gateway.log_lines())
+    proof = f"Authorization: Bearer {chatter()}"
+    asked = request("GET", "/api/orders")
+    async with connected(gateway.url) as (reader, writer), asyncio.timeout(20):
+        writer.write(asked * before + upgrade("/ws", proof))
+        answers = [(await read_answer(reader)).status for _ in range(before)]
+        head = await reader.readuntil(b"\r\n\r\n")
+        _, hello = await read_frame(reader)
+
+    assert answers == [401] * before
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b'"type":"connected"' in hello
+    assert [line for line in gateway.log_lines()[logged:] if line["level"] == "error"] == []
+
+
+async def test_a_handshake_that_is_refused_is_refused_behind_the_answers_before_it(gate: Stack) -> None:
+    """Nobody takes its answer for that of another request."""
+    async with connected(gate.gateways[0].url) as (reader, writer), asyncio.timeout(20):
+        writer.write(request("GET", "/api/orders") + upgrade("/nope"))
+        answers = [(await read_answer(reader)).status for _ in range(2)]
+        rest = await reader.read()
+
+    assert answers == [401, 404]
+    assert rest == b""

@@ -200,10 +200,11 @@ async def test_who_does_not_read_is_cut_and_nobody_else_feels_it(gateway: Gatewa
     readers = [await WsClient().hello(gateway.url, chatter(f"r{n}")) for n in range(5)]
     for reader in readers:
         await reader.join("full")
-    said, big = 0, "x" * 2000
+    said, big, most = 0, "x" * 2000, 0.0
     async with await WsClient().hello(gateway.url, chatter("author")) as author:
         await author.join("full")
         while closed_for(gateway, "slow_consumer") == before and said < 5000:
+            most = max(most, gateway.metric("carillon_gateway_outbox_bytes"))
             slow.say("ping")  # it is alive, it only does not read
             asked = [author.begin("chat_message", text=big) for _ in range(40)]
             for question in asked:
@@ -214,8 +215,10 @@ async def test_who_does_not_read_is_cut_and_nobody_else_feels_it(gateway: Gatewa
     slow.read_on()
     ended = await slow.until_closed()
     await leave_all([slow, *readers])
+    await until(lambda: gateway.metric("carillon_gateway_outbox_bytes") == 0, what="nothing waits any more")
 
     assert ended == 1006
+    assert 0 < most <= OUTBOX
     assert said * len(big) < 4 * (OUTBOX + UNSENT), said
     assert closed_for(gateway, "slow_consumer") == before + 1
     assert {len({told["id"] for told in reader.of("chat_message")}) for reader in readers} == {said}

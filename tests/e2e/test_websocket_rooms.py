@@ -401,6 +401,6 @@ async def test_whoever_leaves_leaves_nothing_behind(stack: Stack, room: str) -> 
         await asyncio.gather(*(client.join(room) for client in clients[:10]))
         await leave_all(clients)
     for gateway in stack.gateways:
-        await until(lambda g=gateway: g.metric("carillon_gateway_websockets") == 0, what="no connection")  # type: ignore[misc]
+        await until(lambda g=gateway: g.metric("carillon_gateway_connections") == 0, what="no connection")  # type: ignore[misc]
         await until(lambda g=gateway: g.metric("carillon_gateway_channels") == 0, what="no channel")  # type: ignore[misc]
         assert [line for line in gateway.log_lines() if line["level"] == "error"] == []

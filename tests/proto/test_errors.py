@@ -102,3 +102,12 @@ def test_a_code_outside_the_catalogue_cannot_be_raised() -> None:
     """A misspelt code fails where it is written."""
     with pytest.raises(KeyError):
         Refusal("not_fuond")
+
+
+@pytest.mark.parametrize(("given", "shown"), [(300, 300), (301, 300), (60_000, 300)])
+def test_a_sentence_is_never_long(given: int, shown: int) -> None:
+    """Whatever it quotes."""
+    message = Refusal("invalid_request", "x" * (given - 1) + ".").message
+
+    assert len(message) == shown
+    assert message.endswith(".")

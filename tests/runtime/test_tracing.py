@@ -62,6 +62,7 @@ def test_off_is_nothing_at_all() -> None:
 
     assert len(spans) == 1
     assert tracing.headers() == {}
+    assert tracing.trace_id() is None
     assert loaded.stdout == "[]\n"
 
 
@@ -69,13 +70,15 @@ def test_a_trace_goes_on_behind_a_message(recorder: Recorder) -> None:
     """Caller, server and what is stored are one trace, each a part of the one before."""
     with tracing.span("call", "client"):
         request = headers.encode(tracing.headers())
+        told = tracing.trace_id()
     with tracing.served("serve", "server", request), tracing.part("append", "producer"):
         stored = headers.encode(tracing.headers())
     with tracing.served("deliver", "consumer", stored):
         assert "trace_id" in get_contextvars()
     spans = recorder.spans()
 
-    assert len({span.context.trace_id for span in spans.values() if span.context}) == 1
+    assert {f"{span.context.trace_id:032x}" for span in spans.values() if span.context} == {told}
+    assert tracing.trace_id() is None
     order = ["call", "serve", "append", "deliver"]
     assert spans.keys() == set(order)
     for before, after in pairwise(order):

@@ -79,7 +79,7 @@ class ClientSocket(WebSocket, Following):
         try:
             decision = self.session.receive(self.format.decode(data), now, waits=waits)
         except Refusal as refusal:
-            decision = self.session.unreadable(refusal, now, waits=waits)
+            decision = self.session.unreadable(refusal, self.format.frame_id(data), now, waits=waits)
         self.perform(decision)
 
     @property
@@ -94,7 +94,7 @@ class ClientSocket(WebSocket, Following):
     def beat(self, now: float) -> float | None:
         """As for every WebSocket, and the end of a token's life."""
         if not self.ended and now >= self._deadline:
-            self.close(CLOSE_CODES["token_expired" if self.session.identity else "unauthorized"])
+            self.close(self.session.overdue())
         again = super().beat(now)
         return again if again is None or self.ended else min(again, self._deadline)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from proto.errors import CATALOGUE
 from proto.frames import ErrorBody, Reconnect
-from runtime.metrics import counter, gauge
+from runtime.metrics import counter
 from services.gateway import codecs
 from services.gateway.transports.outbox import restore
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES: Final = 16 * 1024
 """A client has nothing to say on a stream; more than this and it is cut."""
 
-STREAMS = gauge("gateway_sse_streams", "Open SSE streams", [])
 CLOSED = counter("gateway_sse_closed", "SSE streams that ended, by reason", ["reason"])
 
 
@@ -44,6 +43,7 @@ class EventStream(asyncio.Protocol):
         "_gone",
         "_heartbeat",
         "_input",
+        "_leaving",
         "_outbox_bytes",
         "transport",
     )
@@ -67,6 +67,7 @@ class EventStream(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._ended = ""
         self._input = 0
+        self._leaving = False
 
     def released(self) -> None:
         """The stream is over: let go of what it held."""
@@ -83,6 +84,11 @@ class EventStream(asyncio.Protocol):
         return self._out.write
 
     @property
+    def waiting(self) -> int:
+        """Bytes in its outbox."""
+        return self._out.get_write_buffer_size()
+
+    @property
     def behind(self) -> bool:
         """More waits for it than its outbox holds."""
         return not self._ended and self._out.get_write_buffer_size() > self._outbox_bytes
@@ -92,11 +98,11 @@ class EventStream(asyncio.Protocol):
     def beat(self, now: float) -> float | None:
         """A heartbeat, or the end of the token's life."""
         if self._ended:
-            return None
+            return self._leave(now)
         if now >= self._deadline:
             row = CATALOGUE["token_expired"]
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
-            return None
+            return self._leave(now)
         restore(self._out, self._outbox_bytes)
         self._send(codecs.HEARTBEAT)
         return min(now + self._heartbeat, self._deadline)
@@ -124,7 +130,6 @@ class EventStream(asyncio.Protocol):
         """The edge handed over."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self._outbox_bytes)
-        STREAMS.inc()
 
     def data_received(self, data: bytes) -> None:
         """Nothing is expected."""
@@ -140,15 +145,25 @@ class EventStream(asyncio.Protocol):
         """Gone, for whatever reason."""
         self.released()
         self._gone(self)
-        STREAMS.dec()
         CLOSED.labels(self._ended or ("error" if exc else "client")).inc()
         self._ended = self._ended or "client"
+        self.transport = None
 
     def shutdown(self) -> None:
         """uvicorn stops."""
         self.end("shutdown")
 
     # -- inside --------------------------------------------------------------------------
+
+    def _leave(self, now: float) -> float | None:
+        # What was said last waits for a peer that may never read it.
+        if self.transport is None:
+            return None
+        if self._leaving:
+            self.transport.abort()
+            return None
+        self._leaving = True
+        return now + self._heartbeat
 
     @property
     def _out(self) -> asyncio.Transport:

@@ -19,7 +19,7 @@ from websockets.protocol import Side, State
 from websockets.streams import StreamReader
 
 from proto.errors import CLOSE_CODES
-from runtime.metrics import counter, gauge
+from runtime.metrics import counter
 from services.gateway import deflate, wire
 from services.gateway.transports.outbox import make_room, restore
 
@@ -47,7 +47,6 @@ _ON_PURPOSE: Final = (Rfc6455.NORMAL_CLOSURE, Rfc6455.NO_STATUS_RCVD)
 
 IDLE, ASKED, ANSWERED, LEAVING, GONE = range(5)
 
-OPEN = gauge("gateway_websockets", "Open WebSocket connections", [])
 CLOSED = counter("gateway_websocket_closed", "WebSocket connections that ended, by reason", ["reason"])
 RECEIVED = counter("gateway_websocket_messages", "Messages received", [])
 
@@ -171,6 +170,11 @@ class WebSocket(asyncio.Protocol):
             self.out.abort()
 
     @property
+    def waiting(self) -> int:
+        """Bytes in its outbox."""
+        return self.out.get_write_buffer_size()
+
+    @property
     def behind(self) -> bool:
         """More waits for it than its outbox holds."""
         return not self._ended and self.out.get_write_buffer_size() > self._keep.outbox_bytes
@@ -205,7 +209,6 @@ class WebSocket(asyncio.Protocol):
         """The edge handed over; the answer to the upgrade was written."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self._keep.outbox_bytes)
-        OPEN.inc()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
@@ -232,7 +235,6 @@ class WebSocket(asyncio.Protocol):
         self._ended = self._ended or ("error" if exc else "client")
         self._ping = GONE
         self.released()
-        OPEN.dec()
         CLOSED.labels(self._ended).inc()
         self._gone(self)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
-from services.gateway.connections import Connections
+from runtime.metrics import total
+from services.gateway.connections import OPEN, Connections
 from services.gateway.settings import GatewaySettings
 from tests.support.buses import metric
 from tests.support.stack import SECRET
+from tests.support.until import until
 
 if TYPE_CHECKING:
     from proto.errors import CloseCode
@@ -27,6 +30,7 @@ class Guest:
     """A connection that only leaves; `back` is when its client would come back."""
 
     medium = "guest"
+    waiting = 1000
 
     def __init__(self, connections: Connections, stalls: float = 0.0) -> None:
         self.left: list[tuple[Leave, int]] = []
@@ -120,3 +124,79 @@ async def test_connections_are_counted_by_what_carries_them() -> None:
     connections.gone(guests[0])
     connections.gone(guests[0])
     assert opened() == (open_before + CROWD - 1, opened_before + CROWD)
+
+
+def test_what_waits_for_all_connections_is_told_when_somebody_looks() -> None:
+    """The sum of their outboxes; those who have gone do not count."""
+    connections, guests = crowd()
+    connections.gone(guests[0])
+
+    assert metric("gateway_outbox_bytes") == Guest.waiting * (CROWD - 1)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_a_gateway_without_connections_says_zero(transport: str) -> None:
+    """Not nothing: gateways are scaled by it from their first minute."""
+    assert transport in {labels["transport"] for labels, _ in total(OPEN, "")}
+
+
+class Frail(Guest):
+    """Its beat fails, or ends it."""
+
+    def __init__(self, connections: Connections, *, fails: bool) -> None:
+        super().__init__(connections)
+        self.beats = 0
+        self._fails = fails
+
+    def beat(self, now: float) -> float | None:
+        """It is due."""
+        self.beats += 1
+        if self._fails:
+            raise RuntimeError
+        return None if self.left else now + 3600
+
+
+async def test_one_connection_that_fails_does_not_keep_the_others_from_their_beat() -> None:
+    """The process rests on it."""
+    connections, _ = crowd()
+    failing, fine = Frail(connections, fails=True), Frail(connections, fails=False)
+    ticking = connections.start()
+    for guest in (failing, fine):
+        connections.add(guest, time.monotonic())
+    await until(lambda: failing.beats and fine.beats)
+    alive = not ticking.done()
+    await connections.close()
+
+    assert alive
+
+
+async def test_a_connection_that_is_old_enough_is_sent_away_once() -> None:
+    """When its time has come, not when it would be due."""
+    connections = Connections(
+        GatewaySettings(auth_secret=SECRET, max_connection_seconds=0.2)  # type: ignore[arg-type]
+    )
+    guest = Frail(connections, fails=False)
+    connections.start()
+    connections.add(guest, time.monotonic() + 3600)
+    await until(lambda: guest.beats)
+    await connections.close()
+
+    assert [reason for reason, _ in guest.left] == ["rebalance"]
+
+
+async def test_a_longest_life_keeps_nobody_in_memory_who_has_gone() -> None:
+    """However long it is: a gateway sees many that come and go."""
+    connections = Connections(
+        GatewaySettings(auth_secret=SECRET, max_connection_seconds=3600)  # type: ignore[arg-type]
+    )
+    guest = Frail(connections, fails=False)
+    seen = weakref.ref(guest)
+    guest.left.append(("drain", 0))
+    connections.start()
+    connections.add(guest, time.monotonic())
+    connections.gone(guest)
+    del guest
+    await until(lambda: seen() is None)
+    await connections.close()
+
+    assert seen() is None

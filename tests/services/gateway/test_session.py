@@ -25,7 +25,7 @@ from proto.websocket import (
     Who,
 )
 from services.gateway.auth import Identity
-from services.gateway.session import STRIKES, Answer, End, Limits, Session, Work
+from services.gateway.session import STRIKES, Answer, End, Limits, Session, Work, error
 
 if TYPE_CHECKING:
     from proto.websocket import ClientFrame
@@ -94,7 +94,7 @@ def test_behind_a_token_that_is_being_checked_every_frame_waits(frame: ClientFra
 def test_an_unreadable_frame_behind_a_token_is_told_in_its_turn() -> None:
     """Behind `connected`, if it comes to that."""
     junk = Refusal("invalid_json", "Invalid JSON")
-    decision = Session("s1", Limits(), 0.0).unreadable(junk, 0.0, waits=True)
+    decision = Session("s1", Limits(), 0.0).unreadable(junk, None, 0.0, waits=True)
 
     assert decision == Work(ErrorFrame(code="invalid_json", message="Invalid JSON"))
 
@@ -108,29 +108,45 @@ def test_a_token_is_a_work_before_and_after() -> None:
     assert Session("s1", Limits(), 0.0).place(frame) == session().place(frame) == ""
 
 
+@pytest.mark.parametrize(("claimed", "code"), [(False, 4001), (True, 4101)])
+def test_time_is_up_for_a_stranger(claimed: bool, code: int) -> None:
+    """Whoever brought a token that could not be checked may come back with it."""
+    stranger = Session("s1", Limits(), 0.0)
+    stranger.claimed = claimed
+
+    assert stranger.overdue().code == code
+
+
+def test_time_is_up_for_a_token() -> None:
+    """It has expired."""
+    assert session().overdue().code == 4002
+
+
 def test_an_unreadable_frame_of_a_stranger_ends_the_connection() -> None:
     """4001: strangers are not taught."""
-    decision = Session("s1", Limits(), 0.0).unreadable(Refusal("invalid_json", "Invalid JSON"), 0.0)
+    decision = Session("s1", Limits(), 0.0).unreadable(Refusal("invalid_json", "Invalid JSON"), None, 0.0)
 
     assert isinstance(decision, End)
     assert decision.close.code == 4001
 
 
-def test_an_unreadable_frame_is_told_and_the_connection_stays() -> None:
-    """With the refusal's own code and sentence, and no id, since none could be read."""
-    decision = session().unreadable(Refusal("invalid_json", "Invalid JSON"), 0.0)
+@pytest.mark.parametrize("frame_id", [None, "q"])
+def test_an_unreadable_frame_is_told_and_the_connection_stays(frame_id: str | None) -> None:
+    """With the refusal's own code and sentence, and with its id, where that could be read."""
+    decision = session().unreadable(Refusal("invalid_json", "Invalid JSON"), frame_id, 0.0)
 
     assert isinstance(decision, Answer)
-    assert (refused(decision), decision.frame.id) == ("invalid_json", None)  # type: ignore[union-attr]
+    assert (refused(decision), decision.frame.id) == ("invalid_json", frame_id)  # type: ignore[union-attr]
 
 
 def test_unreadable_frames_count_against_the_rate() -> None:
     """Junk is no cheaper than sense."""
     alice = session(limits=Limits(rate=1, burst=2))
     junk = Refusal("invalid_json", "Invalid JSON")
-    codes = [refused(alice.unreadable(junk, 0.0)) for _ in range(3)]
+    told = [alice.unreadable(junk, frame_id, 0.0) for frame_id in ("1", "2", "3")]
 
-    assert codes == ["invalid_json", "invalid_json", "rate_limited"]
+    assert [refused(decision) for decision in told] == ["invalid_json", "invalid_json", "rate_limited"]
+    assert told[-1] == Answer(error(Refusal("rate_limited"), "3"))
 
 
 @pytest.mark.parametrize("frame_id", [None, "p1"])

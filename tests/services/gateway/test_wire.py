@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 
 import msgspec
 import pytest
@@ -151,8 +152,9 @@ def test_names_are_camel_case_and_what_is_not_set_is_left_out() -> None:
 @in_both
 @given(junk=st.binary(max_size=200))
 def test_junk_is_refused_by_name_and_nothing_else_escapes(wire_format: WireFormat, junk: bytes) -> None:
-    """invalid_json for what is no JSON or MessagePack at all, else invalid_request."""
+    """invalid_json for what is no JSON or MessagePack at all, else invalid_request; with an id or without."""
     assert refusal(wire_format, junk) in REFUSALS
+    wire_format.frame_id(junk)
 
 
 json_values = st.recursive(
@@ -178,6 +180,18 @@ def test_frames_with_odd_fields_are_read_or_refused(
     except (OverflowError, UnicodeEncodeError):
         return
     assert refusal(wire_format, encoded) in REFUSALS
+    told = fields.get("id")
+    valid = isinstance(told, str) and 1 <= len(told) <= 64
+    assert wire_format.frame_id(encoded) == (told if valid else None)
+
+
+@given(text=st.text(st.characters(), max_size=20), frame_id=st.text(st.characters(), max_size=70))
+def test_the_id_beside_any_text_a_browser_can_write_is_found(text: str, frame_id: str) -> None:
+    """Half a surrogate pair, too, is a text there; as an id it is none that can be repeated."""
+    encoded = json.dumps({"type": "chat_message", "text": text, "id": frame_id}).encode()
+    whole = all(not "\ud800" <= letter <= "\udfff" for letter in frame_id)
+
+    assert JSON.frame_id(encoded) == (frame_id if whole and 1 <= len(frame_id) <= 64 else None)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +205,7 @@ def test_depth_is_refused_not_followed(data: bytes) -> None:
         JSON.decode(data)
 
     assert refused.value.code in ("invalid_json", "invalid_request")
+    assert JSON.frame_id(data) is None
 
 
 @in_both
