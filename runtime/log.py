@@ -12,7 +12,7 @@ import base64
 import random
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
     NoResponders,
+    NotConnected,
     Overloaded,
     StorageFull,
     Unavailable,
@@ -33,7 +34,7 @@ from runtime.errors import (
 from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from proto.streams import StreamSpec
@@ -41,10 +42,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 APPEND_SECONDS: Final = 15.0
 """A leader's crash stalls writes for 4 to 9 s; a durable write outlives that."""
 ATTEMPT_SECONDS: Final = 2.5
 READ_SECONDS: Final = 5.0
+RECONNECT_SECONDS: Final = 2.0
+"""How long a read waits for a connection that is being made again: longer than a fail-over, shorter than
+patience, as a call's.
+"""
 MAX_READS: Final = 32
 """Reads under way at once. Direct reads run in the server's own connection loop; more at once only queue
 there.
@@ -324,7 +331,7 @@ class Log:
 
     async def state(self) -> StreamState:
         """Raises Unavailable when the stream does not exist or has no leader at the moment."""
-        message = await self._bus.request(f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS)
+        message = await self._ask(f"$JS.API.STREAM.INFO.{self._spec.name}", b"")
         info = msgspec.json.decode(message.payload, type=_Info)
         if info.error is not None or info.state is None:
             raise Unavailable
@@ -343,13 +350,16 @@ class Log:
     async def _raw(self, query: dict[str, str | int]) -> _RawMessage | None:
         subject = f"$JS.API.STREAM.MSG.GET.{self._spec.name}"
         with self._timed("leader"):
-            message = await self._bus.request(subject, msgspec.json.encode(query), timeout=READ_SECONDS)
+            message = await self._ask(subject, msgspec.json.encode(query))
         reply = msgspec.json.decode(message.payload, type=_RawReply)
         if reply.message is not None:
             return reply.message
         if reply.error is not None and reply.error.err_code == 10037:  # no message found
             return None
         raise Unavailable
+
+    async def _ask(self, subject: str, payload: bytes) -> Message:
+        return await _again(lambda: self._bus.request(subject, payload, timeout=READ_SECONDS))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -372,14 +382,33 @@ class Log:
         self._queued += 1
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
-            async with self._slot():
-                with self._timed(kind):
-                    last = _is_last if payload else _any
-                    answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+            answers = await _again(lambda: self._collect(kind, subject, payload))
         finally:
             self._queued -= 1
             READS_QUEUED.labels(self._spec.name).set(self._queued)
         return _stored(answers, too_many=too_many)
+
+    async def _collect(self, kind: str, subject: str, payload: bytes) -> list[Message]:
+        last = _is_last if payload else _any
+        async with self._slot():
+            with self._timed(kind):
+                return await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+
+
+async def _again(read: Callable[[], Awaitable[T]]) -> T:
+    """Read, and once more when the connection broke meanwhile or is not there, which passes in milliseconds
+    where there is another server: to read twice does no harm.
+    """
+    pause, deadline = 0.02, None
+    while True:
+        try:
+            return await read()
+        except (NotConnected, ConnectionLost):
+            deadline = deadline or time.perf_counter() + RECONNECT_SECONDS
+            if deadline - time.perf_counter() <= pause:
+                raise
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        pause = min(pause * 2, 0.5)
 
 
 def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:
