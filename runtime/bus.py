@@ -32,7 +32,7 @@ from runtime.errors import (
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from nats.aio.client import Server
 
@@ -49,6 +49,10 @@ MAX_OUTSTANDING_PINGS: Final = 2
 MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 MAX_WAITING: Final = 4096
 RECONNECT_CAP_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 2.0
+"""How long whoever may try again waits for a connection that is being made: longer than a fail-over, shorter
+than patience.
+"""
 
 _SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,1024}")
 
@@ -104,6 +108,24 @@ async def _within(answer: asyncio.Future[T], seconds: float) -> T:
             return await answer
     except TimeoutError:
         raise DeadlineExceeded from None
+
+
+async def through_reconnects(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` returns, made again while the connection is lost and made anew, which takes milliseconds
+    where there is another server. For what may be done twice. Raises what `attempt` does: NotConnected and
+    ConnectionLost only after two seconds of it.
+    """
+    loop = asyncio.get_running_loop()
+    pause, deadline = 0.02, None
+    while True:
+        try:
+            return await attempt()
+        except (NotConnected, ConnectionLost):
+            deadline = deadline or loop.time() + PATIENCE_SECONDS
+            if deadline - loop.time() <= pause:
+                raise
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        pause = min(pause * 2, 0.5)
 
 
 class Bus:

@@ -12,7 +12,7 @@ import base64
 import random
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -21,11 +21,11 @@ from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
 from runtime import tracing
+from runtime.bus import through_reconnects
 from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
     NoResponders,
-    NotConnected,
     Overloaded,
     StorageFull,
     Unavailable,
@@ -34,7 +34,7 @@ from runtime.errors import (
 from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from proto.streams import StreamSpec
@@ -42,16 +42,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 APPEND_SECONDS: Final = 15.0
 """A leader's crash stalls writes for 4 to 9 s; a durable write outlives that."""
 ATTEMPT_SECONDS: Final = 2.5
 READ_SECONDS: Final = 5.0
-RECONNECT_SECONDS: Final = 2.0
-"""How long a read waits for a connection that is being made again: longer than a fail-over, shorter than
-patience, as a call's.
-"""
 MAX_READS: Final = 32
 """Reads under way at once. Direct reads run in the server's own connection loop; more at once only queue
 there.
@@ -359,7 +353,7 @@ class Log:
         raise Unavailable
 
     async def _ask(self, subject: str, payload: bytes) -> Message:
-        return await _again(lambda: self._bus.request(subject, payload, timeout=READ_SECONDS))
+        return await through_reconnects(lambda: self._bus.request(subject, payload, timeout=READ_SECONDS))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -382,7 +376,7 @@ class Log:
         self._queued += 1
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
-            answers = await _again(lambda: self._collect(kind, subject, payload))
+            answers = await through_reconnects(lambda: self._collect(kind, subject, payload))
         finally:
             self._queued -= 1
             READS_QUEUED.labels(self._spec.name).set(self._queued)
@@ -393,22 +387,6 @@ class Log:
         async with self._slot():
             with self._timed(kind):
                 return await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
-
-
-async def _again(read: Callable[[], Awaitable[T]]) -> T:
-    """Read, and once more when the connection broke meanwhile or is not there, which passes in milliseconds
-    where there is another server: to read twice does no harm.
-    """
-    pause, deadline = 0.02, None
-    while True:
-        try:
-            return await read()
-        except (NotConnected, ConnectionLost):
-            deadline = deadline or time.perf_counter() + RECONNECT_SECONDS
-            if deadline - time.perf_counter() <= pause:
-                raise
-        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
-        pause = min(pause * 2, 0.5)
 
 
 def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:

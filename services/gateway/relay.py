@@ -24,6 +24,7 @@ from proto.errors import Refusal
 from proto.frames import ResetReason
 from runtime import headers as wire
 from runtime import tracing
+from runtime.bus import through_reconnects
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
 from runtime.metrics import counter, gauge, histogram
@@ -241,7 +242,7 @@ class Relay:
             self._kind.spec.live_subject(subject) or "", self._receiver(channel)
         )
         try:
-            await self._live.flush()
+            await through_reconnects(self._live.flush)
             channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
         except BaseException:
             self._live.unsubscribe(subscription)

@@ -1,6 +1,6 @@
 """An upgrade under load: the provisioner, each service replica after replica, each server of NATS.
-`DRILL_SEED` replays one, the order of services and all. `DRILL_OLD_TREE` names a folder with older sources to be
-upgraded; without it they are these sources under an older name.
+`DRILL_SEED` replays one, the order of services and all. `DRILL_OLD_TREE` names a folder with older sources,
+which are upgraded then; without it they are these sources under an older name.
 """
 
 from __future__ import annotations
