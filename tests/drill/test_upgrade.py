@@ -1,4 +1,4 @@
-"""An upgrade under load: the provisioner, each service replica after replica, each server of NATS.
+"""An upgrade under load: the provisioner, each service replica after replica, each server of NATS; and back.
 `DRILL_SEED` replays one, the order of services and all. `DRILL_OLD_TREE` names a folder with older sources,
 which are upgraded then; without it they are these sources under an older name.
 """
@@ -100,6 +100,8 @@ class Upgrade:
         self.spans: dict[str, Span] = {}
         self.mixed: dict[str, list[str]] = {}
         """What the replicas of a service said they were when half of them had been replaced."""
+        self.versions: dict[str, set[str]] = {}
+        """What all said they were after each phase."""
         self.nats_away: list[float] = []
 
     @property
@@ -120,6 +122,7 @@ class Upgrade:
         yield
         await self.crowd.until_live()
         self.spans[name] = Span(began, time.monotonic())
+        self.versions[name] = {replica.version() for replica in self.product.all()}
 
     async def some_traffic(self, seconds: float) -> None:
         """Returns when so much was acknowledged as is said in this time, and everybody is back."""
@@ -127,10 +130,10 @@ class Upgrade:
         await until(lambda: self.crowd.acknowledged >= goal, 60, what="more is acknowledged")
         await self.crowd.until_live()
 
-    async def roll(self, service: str, release: Release, chance: random.Random) -> None:
+    async def roll(self, service: str, release: Release, surges: Callable[[], bool]) -> None:
         """One replica after the other; the next one is touched when the last one has proved itself."""
         for number, old in enumerate(list(self.product.replicas[service]), 1):
-            await self.product.replace(service, old, release, surge=chance.random() < 0.5)
+            await self.product.replace(service, old, release, surge=surges())
             await self.some_traffic(2)
             if number == REPLICAS[service] // 2:
                 self.mixed[service] = self.product.versions(service)
@@ -189,13 +192,12 @@ async def test_an_upgrade_of_everything_is_not_noticed(tmp_path: Path) -> None:
                     client.start()
             await asyncio.sleep(3)  # nobody is told any more of those who came
             async with _traffic(upgrade, placed, followers, visitors):
-                await _upgrade_everything(upgrade, new)
+                await _upgrade_everything(upgrade, old, new)
             await crowd.until_silent()
             store = await read_back(cluster.urls)
             await crowd.until_everything_arrived(store)
             await _until_arrived(upgrade, store)
             await _until_alone(upgrade)
-            versions = {service: product.versions(service) for service in REPLICAS}
             shown = {room: _shown(upgrade, room) for room in ROOMS}
             await crowd.close()
     journals = [*crowd.journals, *visitors.gone]
@@ -210,11 +212,14 @@ async def test_an_upgrade_of_everything_is_not_noticed(tmp_path: Path) -> None:
     assert _untrue(upgrade, visitors) == [], report
     assert {room: lists for room, lists in shown.items() if lists != [_stayers(upgrade, room)]} == {}, report
     assert _not_answered(upgrade) == [], report
-    assert versions == {service: [new.version] * count for service, count in REPLICAS.items()}
     assert all(len(set(said)) == 2 for said in upgrade.mixed.values()), upgrade.mixed
+    assert (upgrade.versions["NATS"], upgrade.versions["rollback"]) == ({new.version}, {old.version})
 
 
-async def _upgrade_everything(upgrade: Upgrade, new: Release) -> None:
+async def _upgrade_everything(upgrade: Upgrade, old: Release, new: Release) -> None:
+    """In the order of the documentation: the provisioner, the services in any order, NATS. Then all services
+    back at once, as Kubernetes does it when their Deployments change together.
+    """
     chance = random.Random(SEED)
     async with upgrade.phase("calm"):
         await upgrade.some_traffic(5)
@@ -223,11 +228,13 @@ async def _upgrade_everything(upgrade: Upgrade, new: Release) -> None:
         await upgrade.some_traffic(2)
     for service in chance.sample(sorted(REPLICAS), len(REPLICAS)):
         async with upgrade.phase(service):
-            await upgrade.roll(service, new, chance)
+            await upgrade.roll(service, new, lambda: chance.random() < 0.5)
     async with upgrade.phase("NATS"):
         for index in range(len(upgrade.product.cluster.servers)):
             upgrade.nats_away.append(await upgrade.product.roll_nats(index))
             await upgrade.some_traffic(2)
+    async with upgrade.phase("rollback"):
+        await asyncio.gather(*(upgrade.roll(service, old, lambda: True) for service in REPLICAS))
 
 
 @asynccontextmanager

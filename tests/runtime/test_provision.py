@@ -212,6 +212,7 @@ async def test_a_cluster_without_a_quorum_is_waited_for(monkeypatch: pytest.Monk
         for server in cluster.servers[1:]:
             await asyncio.to_thread(server.start)
         await waiting
+        monkeypatch.undo()
 
         async with connected_bus(*cluster.urls) as bus:
             assert (await config_of(bus, "ORDERS"))["num_replicas"] == 3
