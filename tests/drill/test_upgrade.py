@@ -393,6 +393,11 @@ def _stored_within(journals: Sequence[Journal], span: Span) -> list[float]:
     return sorted(waits)
 
 
+def _moved(journals: Sequence[Journal], span: Span) -> int:
+    """How often somebody was asked to come back elsewhere."""
+    return sum(entry.at in span for journal in journals for entry in journal.of_kind("goodbye"))
+
+
 def _milliseconds(seconds: Sequence[float]) -> str:
     some = [1000 * percentile(seconds, share) for share in (0.5, 0.99, 1.0)]
     return "p50 {:.0f} p99 {:.0f} max {:.0f} ms".format(*some)
@@ -416,7 +421,7 @@ def _report(upgrade: Upgrade, visitors: Visitors, store: Store, complaints: Sequ
         lines.append(
             f"{name}: {span.end - span.begin:.1f} s; stored {_milliseconds(_stored_within(journals, span))}; "
             f"delivered {_milliseconds(delays(journals, store, span))}; HTTP {_milliseconds(asked)}; "
-            f"{len(away)} came back, p50 {percentile(away, 0.5):.2f} max {percentile(away, 1.0):.2f} s"
+            f"{_moved(journals, span)} moved; {len(away)} came back, p50 {percentile(away, 0.5):.2f} max {percentile(away, 1.0):.2f} s"
         )
     lines += [
         f"{one.service} {'surged' if one.surged else 'in place'}: exit {one.exit_code} after "

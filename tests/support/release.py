@@ -85,4 +85,4 @@ class Replica(ServiceProcess):
 
     def connections(self) -> int:
         """Of clients, if it is a gateway."""
-        return int(self.metric("carillon_gateway_websockets") + self.metric("carillon_gateway_sse_streams"))
+        return int(self.metric("carillon_gateway_connections"))
