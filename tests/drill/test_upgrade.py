@@ -421,7 +421,8 @@ def _report(upgrade: Upgrade, visitors: Visitors, store: Store, complaints: Sequ
         lines.append(
             f"{name}: {span.end - span.begin:.1f} s; stored {_milliseconds(_stored_within(journals, span))}; "
             f"delivered {_milliseconds(delays(journals, store, span))}; HTTP {_milliseconds(asked)}; "
-            f"{_moved(journals, span)} moved; {len(away)} came back, p50 {percentile(away, 0.5):.2f} max {percentile(away, 1.0):.2f} s"
+            f"{_moved(journals, span)} moved, {len(away)} came back, "
+            f"p50 {percentile(away, 0.5):.2f} max {percentile(away, 1.0):.2f} s"
         )
     lines += [
         f"{one.service} {'surged' if one.surged else 'in place'}: exit {one.exit_code} after "
