@@ -28,6 +28,7 @@ from runtime.errors import (
     NoResponders,
     NotConnected,
     Overloaded,
+    Unavailable,
 )
 from runtime.metrics import counter, gauge
 
@@ -50,9 +51,7 @@ MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 MAX_WAITING: Final = 4096
 RECONNECT_CAP_SECONDS: Final = 2.0
 PATIENCE_SECONDS: Final = 2.0
-"""How long whoever may try again waits for a connection that is being made: longer than a fail-over, shorter
-than patience.
-"""
+"""How long whoever may try again does so: longer than a fail-over, shorter than a user's."""
 
 _SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,1024}")
 
@@ -110,17 +109,17 @@ async def _within(answer: asyncio.Future[T], seconds: float) -> T:
         raise DeadlineExceeded from None
 
 
-async def through_reconnects(attempt: Callable[[], Awaitable[T]]) -> T:
-    """What `attempt` returns, made again while the connection is lost and made anew, which takes milliseconds
-    where there is another server. For what may be done twice. Raises what `attempt` does: NotConnected and
-    ConnectionLost only after two seconds of it.
+async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` returns, made again for two seconds while it is Unavailable: a connection, a leader
+    or whoever answers is on another server within milliseconds. For what may be done twice. Raises what
+    `attempt` raises, at the end also Unavailable.
     """
     loop = asyncio.get_running_loop()
     pause, deadline = 0.02, None
     while True:
         try:
             return await attempt()
-        except (NotConnected, ConnectionLost):
+        except Unavailable:
             deadline = deadline or loop.time() + PATIENCE_SECONDS
             if deadline - loop.time() <= pause:
                 raise
@@ -468,7 +467,19 @@ class Bus:
         # The server drops everybody at the end of its grace period (10 s); leaving spread out before that
         # avoids the crowd.
         await asyncio.sleep(self._chance.uniform(0, 3))
+        await self._hear_out()
         await self.reconnect()
+
+    async def _hear_out(self) -> None:
+        # A request that was sent here already would be lost with the connection, and its caller would wait.
+        client = self._client
+        if client is None or not self.connected:
+            return
+        for subscription in self._subscriptions.values():
+            if subscription.queued:
+                client.silence(subscription.sid)
+        with contextlib.suppress(NotConnected, ConnectionLost, DeadlineExceeded):
+            await self.flush(1.0)
 
     def handler_failed(self, error: Exception) -> None:
         """A subscription's handler raised: counted and logged, the reader goes on."""

@@ -21,7 +21,7 @@ from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
 from runtime import tracing
-from runtime.bus import through_reconnects
+from runtime.bus import patiently
 from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -324,8 +324,11 @@ class Log:
         return await self._direct("multi_last", self._api, query, too_many=True)
 
     async def state(self) -> StreamState:
-        """Raises Unavailable when the stream does not exist or has no leader at the moment."""
-        message = await self._ask(f"$JS.API.STREAM.INFO.{self._spec.name}", b"")
+        """Raises Unavailable when the stream does not exist or has no leader for a while."""
+        return await patiently(self._state)
+
+    async def _state(self) -> StreamState:
+        message = await self._bus.request(f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS)
         info = msgspec.json.decode(message.payload, type=_Info)
         if info.error is not None or info.state is None:
             raise Unavailable
@@ -338,22 +341,19 @@ class Log:
         return READ_TIME.labels(kind).time()
 
     async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
-        found = await self._raw(query)
+        found = await patiently(lambda: self._raw(query))
         return None if found is None else _decoded(found)
 
     async def _raw(self, query: dict[str, str | int]) -> _RawMessage | None:
         subject = f"$JS.API.STREAM.MSG.GET.{self._spec.name}"
         with self._timed("leader"):
-            message = await self._ask(subject, msgspec.json.encode(query))
+            message = await self._bus.request(subject, msgspec.json.encode(query), timeout=READ_SECONDS)
         reply = msgspec.json.decode(message.payload, type=_RawReply)
         if reply.message is not None:
             return reply.message
         if reply.error is not None and reply.error.err_code == 10037:  # no message found
             return None
         raise Unavailable
-
-    async def _ask(self, subject: str, payload: bytes) -> Message:
-        return await through_reconnects(lambda: self._bus.request(subject, payload, timeout=READ_SECONDS))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -376,17 +376,19 @@ class Log:
         self._queued += 1
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
-            answers = await through_reconnects(lambda: self._collect(kind, subject, payload))
+            return await patiently(lambda: self._directly(kind, subject, payload, too_many=too_many))
         finally:
             self._queued -= 1
             READS_QUEUED.labels(self._spec.name).set(self._queued)
-        return _stored(answers, too_many=too_many)
 
-    async def _collect(self, kind: str, subject: str, payload: bytes) -> list[Message]:
+    async def _directly(
+        self, kind: str, subject: str, payload: bytes, *, too_many: bool
+    ) -> list[Stored] | None:
         last = _is_last if payload else _any
         async with self._slot():
             with self._timed(kind):
-                return await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+                answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+        return _stored(answers, too_many=too_many)
 
 
 def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:
