@@ -293,7 +293,7 @@ async def test_no_request_is_lost_when_a_lame_server_is_left() -> None:
                 async def ask() -> int:
                     answered = 0
                     while port_of(leaving) in (None, lame.port):
-                        await caller.request("asked", b"?", timeout=2)
+                        await caller.request("asked", b"?", timeout=5)
                         answered += 1
                     return answered
 
