@@ -163,8 +163,8 @@ class WebSocket(asyncio.Protocol):
         self._ended = reason
         self.released()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
         self._out.write(wire.close_frame(code, message))
-        # Not close: what the client is saying at this moment would be answered by a reset, and that may be all
-        # it gets to know (section 7.1.1).
+        # Not close: what the client is saying at this moment would be answered by a reset, and that may be
+        # all it gets to know (section 7.1.1).
         self._out.write_eof()
         self._controls = 0
 
