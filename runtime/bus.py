@@ -28,11 +28,12 @@ from runtime.errors import (
     NoResponders,
     NotConnected,
     Overloaded,
+    Unavailable,
 )
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from nats.aio.client import Server
 
@@ -49,6 +50,8 @@ MAX_OUTSTANDING_PINGS: Final = 2
 MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 MAX_WAITING: Final = 4096
 RECONNECT_CAP_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 2.0
+"""How long whoever may try again does so: longer than a fail-over, shorter than a user's."""
 
 _SUBJECT: Final = re.compile(r"[\x21-\x7e]{1,1024}")
 
@@ -104,6 +107,24 @@ async def _within(answer: asyncio.Future[T], seconds: float) -> T:
             return await answer
     except TimeoutError:
         raise DeadlineExceeded from None
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` returns, made again for two seconds while it is Unavailable: a connection, a leader
+    or whoever answers is on another server within milliseconds. For what may be done twice. Raises what
+    `attempt` raises, at the end also Unavailable.
+    """
+    loop = asyncio.get_running_loop()
+    pause, deadline = 0.02, None
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            deadline = deadline or loop.time() + PATIENCE_SECONDS
+            if deadline - loop.time() <= pause:
+                raise
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        pause = min(pause * 2, 0.5)
 
 
 class Bus:
@@ -446,7 +467,19 @@ class Bus:
         # The server drops everybody at the end of its grace period (10 s); leaving spread out before that
         # avoids the crowd.
         await asyncio.sleep(self._chance.uniform(0, 3))
+        await self._hear_out()
         await self.reconnect()
+
+    async def _hear_out(self) -> None:
+        # A request that was sent here already would be lost with the connection, and its caller would wait.
+        client = self._client
+        if client is None or not self.connected:
+            return
+        for subscription in self._subscriptions.values():
+            if subscription.queued:
+                client.silence(subscription.sid)
+        with contextlib.suppress(NotConnected, ConnectionLost, DeadlineExceeded):
+            await self.flush(1.0)
 
     def handler_failed(self, error: Exception) -> None:
         """A subscription's handler raised: counted and logged, the reader goes on."""

@@ -57,6 +57,11 @@ class Subscription:
         """The id under which the server knows it."""
         return self._id
 
+    @property
+    def queued(self) -> bool:
+        """Whether others share its messages."""
+        return bool(self._queue)
+
     def command(self) -> bytes:
         """The SUB line."""
         line: bytes = command.sub_cmd(self._subject, self._queue, self._id)

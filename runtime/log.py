@@ -21,6 +21,7 @@ from proto import headers as names
 from proto.positions import epoch_of
 from runtime import headers as wire
 from runtime import tracing
+from runtime.bus import patiently
 from runtime.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -323,7 +324,10 @@ class Log:
         return await self._direct("multi_last", self._api, query, too_many=True)
 
     async def state(self) -> StreamState:
-        """Raises Unavailable when the stream does not exist or has no leader at the moment."""
+        """Raises Unavailable when the stream does not exist or has no leader for a while."""
+        return await patiently(self._state)
+
+    async def _state(self) -> StreamState:
         message = await self._bus.request(f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS)
         info = msgspec.json.decode(message.payload, type=_Info)
         if info.error is not None or info.state is None:
@@ -337,7 +341,7 @@ class Log:
         return READ_TIME.labels(kind).time()
 
     async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
-        found = await self._raw(query)
+        found = await patiently(lambda: self._raw(query))
         return None if found is None else _decoded(found)
 
     async def _raw(self, query: dict[str, str | int]) -> _RawMessage | None:
@@ -372,13 +376,18 @@ class Log:
         self._queued += 1
         READS_QUEUED.labels(self._spec.name).set(self._queued)
         try:
-            async with self._slot():
-                with self._timed(kind):
-                    last = _is_last if payload else _any
-                    answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
+            return await patiently(lambda: self._directly(kind, subject, payload, too_many=too_many))
         finally:
             self._queued -= 1
             READS_QUEUED.labels(self._spec.name).set(self._queued)
+
+    async def _directly(
+        self, kind: str, subject: str, payload: bytes, *, too_many: bool
+    ) -> list[Stored] | None:
+        last = _is_last if payload else _any
+        async with self._slot():
+            with self._timed(kind):
+                answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
         return _stored(answers, too_many=too_many)
 
 

@@ -89,11 +89,23 @@ def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, 
     }
 
 
+def becoming(
+    existing: Mapping[str, Any], spec: StreamSpec, replicas: int, sync: str = "default"
+) -> dict[str, Any]:
+    """What an existing stream should become: what is wanted, but no smaller than it is. Whoever made more
+    room meant it, and an upgrade that took it back could stop every write.
+    """
+    config = wanted(spec, replicas, sync)
+    bound = existing.get("max_bytes", 0)
+    return config if 0 <= bound <= spec.max_bytes else {**config, "max_bytes": bound}
+
+
 def differences(
     existing: Mapping[str, Any], spec: StreamSpec, replicas: int, sync: str = "default"
 ) -> list[str]:
-    """The names of the fields that differ from what is wanted."""
-    return [key for key, value in wanted(spec, replicas, sync).items() if existing.get(key) != value]
+    """The names of the fields that differ from what it should become."""
+    config = becoming(existing, spec, replicas, sync)
+    return [key for key, value in config.items() if existing.get(key) != value]
 
 
 async def provision(bus: Bus, spec: StreamSpec, replicas: int, sync: str = "default") -> str:
@@ -110,7 +122,8 @@ async def provision(bus: Bus, spec: StreamSpec, replicas: int, sync: str = "defa
     if not changed:
         return "unchanged"
     log.info("stream_differs", stream=spec.name, fields=changed)
-    updated = await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**reply.config, **wanted(spec, replicas, sync)})
+    config = {**reply.config, **becoming(reply.config, spec, replicas, sync)}
+    updated = await _ask(bus, f"STREAM.UPDATE.{spec.name}", config)
     _check(updated, spec)
     return "updated"
 

@@ -33,6 +33,7 @@ from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
 from runtime import headers as wire
 from runtime import tracing
+from runtime.bus import patiently
 from runtime.errors import (
     BadSubject,
     ConnectionLost,
@@ -222,7 +223,7 @@ class RpcServer:
         try:
             async with asyncio.timeout(_budget(headers)):
                 answer = await method.handler(method.decode(payload))
-            self._reply(reply, answer)
+            await patiently(lambda: self._reply(reply, answer))
         except Refusal as refusal:
             return self._refuse(reply, refusal)
         except TimeoutError:
@@ -232,7 +233,7 @@ class RpcServer:
             return self._refuse(reply, Refusal("internal"))
         return "ok"
 
-    def _reply(self, reply: str, answer: object) -> None:
+    async def _reply(self, reply: str, answer: object) -> None:
         if not isinstance(answer, Parts):
             self._bus.publish(reply, msgspec.json.encode(answer))
             return

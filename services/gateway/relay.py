@@ -24,6 +24,7 @@ from proto.errors import Refusal
 from proto.frames import ResetReason
 from runtime import headers as wire
 from runtime import tracing
+from runtime.bus import patiently
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
 from runtime.metrics import counter, gauge, histogram
@@ -250,7 +251,7 @@ class Relay:
             self._kind.spec.live_subject(subject) or "", self._receiver(channel)
         )
         try:
-            await self._live.flush()
+            await patiently(self._live.flush)
             channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
         except BaseException:
             self._live.unsubscribe(subscription)

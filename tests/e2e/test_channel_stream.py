@@ -184,3 +184,27 @@ async def test_an_order_that_ended_is_told_to_have_ended_on_every_resume(stack: 
         "ack",
         "complete",
     ]
+
+
+async def test_an_order_that_ended_is_not_told_again_while_the_room_goes_on(stack: Stack, bus: Bus) -> None:
+    """Ids that come later name the order's last position, not where this connection began."""
+    url = stack.gateways[0].url
+    async with OrdersClient(url, token("alice", SCOPE)) as orders, SseClient() as client:
+        order_id = await orders.place()
+        channels = path("room:grey", f"order:{order_id}")
+        await client.connect(url, channels, headers=bearer())
+        await client.until(3)
+        await client.close()
+        await client.connect(url, channels, headers=bearer(), resume=True)
+        await client.until(5)
+        await orders.advance(order_id, "cancelled")
+        await client.until(7)
+        await say(bus, "grey", "later")
+        await client.until(8)
+        await client.close()
+        await client.connect(url, channels, headers=bearer(), resume=True)
+        await client.until(11)
+
+    assert len(told(client, "status_update")) == 1
+    assert [event.data["type"] for event in client.events[8:]] == ["ack", "ack", "complete"]
+    assert [ack["recovered"] for ack in told(client, "ack")[2:]] == [True] * 4

@@ -279,6 +279,29 @@ async def test_a_lame_server_is_left_for_another() -> None:
             await bus.beat(2)
 
 
+async def test_no_request_is_lost_when_a_lame_server_is_left() -> None:
+    """Those that it had sent already are answered, the next ones go to another replica."""
+    with NatsCluster() as cluster:
+        async with connected_bus(*cluster.urls) as leaving:
+            lame = next(server for server in cluster.servers if server.port == port_of(leaving))
+            other = next(server for server in cluster.servers if server is not lame)
+            async with connected_bus(other.url) as staying, connected_bus(other.url) as caller:
+                for replica in (leaving, staying):
+                    replica.subscribe("asked", echo(replica), queue="replicas")
+                    await replica.flush()
+
+                async def ask() -> int:
+                    answered = 0
+                    while port_of(leaving) in (None, lame.port):
+                        await caller.request("asked", b"?", timeout=5)
+                        answered += 1
+                    return answered
+
+                asking = [asyncio.create_task(ask()) for _ in range(100)]
+                lame.signal(signal.SIGUSR2)
+                assert min(await asyncio.gather(*asking)) > 0
+
+
 # -- credentials ----------------------------------------------------------------
 
 

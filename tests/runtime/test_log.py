@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from proto.headers import NUDGE
+from runtime import bus as bus_module
 from runtime import headers as wire
 from runtime import log as log_module
 from runtime.errors import (
@@ -362,8 +363,33 @@ async def test_cancelled_reads_free_their_places(bus: Bus, name: str) -> None:
         assert metric("log_reads_queued", stream=name.upper()) == 0
 
 
-async def test_without_a_connection_reads_say_so_at_once(own_nats: NatsServer) -> None:
-    """Nobody waits for a connection in a read."""
+async def test_reads_outlast_a_reconnect(own_nats: NatsServer) -> None:
+    """The connection breaks while an answer is awaited: asked again over the next one, nobody notices."""
+    async with connected_bus(own_nats.url) as bus:
+        spec = await provisioned(bus, spec_for("outlast"))
+        log = Log(bus, spec)
+        await fill(log, "outlast.log.a", 1)
+        own_nats.freeze()
+        reads = asyncio.gather(log.last("outlast.log.a"), log.at(1), log.from_seq("outlast.log.a", 1))
+        state = asyncio.create_task(log.state())
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(bus.reconnect())
+        await until(lambda: not bus.connected)
+        own_nats.thaw()
+
+        last, first, batch = await reads
+        assert (await state).last_seq == 1
+        await leaving
+    assert last is not None
+    assert first is not None
+    assert [last.seq, first.seq, *(each.seq for each in batch)] == [1, 1, 1]
+
+
+async def test_without_a_connection_reads_say_so(
+    own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for one no longer than it takes to go to another server."""
+    monkeypatch.setattr(bus_module, "PATIENCE_SECONDS", 0.1)
     own_nats.kill()
     unconnected = bus_for(own_nats.url)
     await unconnected.start()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proto.streams import ORDERS, STREAMS
+from proto.streams import GIB, ORDERS, STREAMS
 from runtime import provision as provision_module
 from runtime.provision import ProvisionError, ProvisionSettings, provision, provision_all, wanted
 from tests.support.buses import connected_bus
@@ -95,6 +95,19 @@ async def test_a_changed_field_is_updated_and_the_rest_is_kept(bus: Bus) -> None
     assert config["max_bytes"] == ORDERS.max_bytes
     assert config["metadata"]["team"] == "shop"
     assert (await api(bus, "STREAM.INFO.ORDERS"))["state"]["messages"] == 1
+
+
+@pytest.mark.parametrize("bound", [4 * GIB, -1])
+async def test_a_stream_that_was_given_more_room_keeps_it(bus: Bus, bound: int) -> None:
+    """An upgrade does not stop the writes of who had made room for them."""
+    await provision(bus, ORDERS, 1)
+    await api(bus, "STREAM.UPDATE.ORDERS", {**await config_of(bus, "ORDERS"), "max_bytes": bound})
+
+    assert await provision(bus, ORDERS, 1) == "unchanged"
+    narrow = {**await config_of(bus, "ORDERS"), "duplicate_window": 1_000_000_000}
+    await api(bus, "STREAM.UPDATE.ORDERS", narrow)
+    assert await provision(bus, ORDERS, 1) == "updated"
+    assert (await config_of(bus, "ORDERS"))["max_bytes"] == bound
 
 
 async def test_what_cannot_be_changed_is_refused(bus: Bus) -> None:
@@ -199,6 +212,7 @@ async def test_a_cluster_without_a_quorum_is_waited_for(monkeypatch: pytest.Monk
         for server in cluster.servers[1:]:
             await asyncio.to_thread(server.start)
         await waiting
+        monkeypatch.undo()
 
         async with connected_bus(*cluster.urls) as bus:
             assert (await config_of(bus, "ORDERS"))["num_replicas"] == 3

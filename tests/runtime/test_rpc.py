@@ -323,6 +323,30 @@ async def test_nobody_serves_it_until_the_deadline(nats: NatsServer) -> None:
             assert await waiting == "HI"
 
 
+async def test_an_answer_waits_for_a_connection_that_is_being_made_again(own_nats: NatsServer) -> None:
+    """Its caller would else wait for nothing, and ask another replica."""
+    desk = Desk()
+    async with (
+        connected_bus(own_nats.url) as ours,
+        connected_bus(own_nats.url) as caller,
+        serving(ours, "waiting", ask=desk),
+    ):
+        asking = asyncio.create_task(
+            call(caller, "waiting", "ask", Question("late"), Answer, timeout=rpc.ATTEMPT_SECONDS)
+        )
+        await until(lambda: desk.asked)
+        own_nats.freeze()
+        leaving = asyncio.create_task(ours.reconnect())
+        await until(lambda: not ours.connected)
+        desk.open.set()
+        await asyncio.sleep(0.1)
+        own_nats.thaw()
+
+        assert (await asking).text == "LATE"
+        await leaving
+    assert desk.asked == ["late"]
+
+
 async def test_without_a_connection_a_call_waits_a_moment_only(
     own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

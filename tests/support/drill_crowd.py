@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 STEPS = ["confirmed", "preparing", "out_for_delivery", "delivered"]
 CHAT_SCOPE = "chat orders:read"
+
+
+class Follower(Protocol):
+    """Who follows an order, and then the next one."""
+
+    next_order_id: str
 
 
 class Crowd:
@@ -138,7 +144,7 @@ class Orders:
                 return order_id
 
     async def keep_moving(
-        self, user: str, order_id: str, followers: Iterable[StreamClient], pause: float
+        self, user: str, order_id: str, followers: Iterable[Follower], pause: float
     ) -> None:
         """One status after the other, one order after the other, until stopped."""
         followers = list(followers)

@@ -19,7 +19,8 @@ SIZE = 3
 class NatsCluster:
     """Streams may have three replicas here. Use as a context manager: it is entered once it has a leader."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, config: str = "") -> None:
+        """`config` is what every server has besides."""
         routes = [free_port() for _ in range(SIZE)]
         self._monitors = [free_port() for _ in range(SIZE)]
         urls = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
@@ -28,6 +29,7 @@ class NatsCluster:
                 config=f"server_name: n{index}\n"
                 f"http: 127.0.0.1:{self._monitors[index]}\n"
                 f"cluster {{ name: c, listen: 127.0.0.1:{port}, no_advertise: true, routes: [{urls}] }}\n"
+                f"{config}\n"
             )
             for index, port in enumerate(routes)
         ]
@@ -56,6 +58,10 @@ class NatsCluster:
         """The server that calls itself so."""
         return self.servers[int(name.removeprefix("n"))]
 
+    def healthy(self) -> bool:
+        """Whether every server says that it is well, and current in everything it has a copy of."""
+        return all(map(_well, self._monitors))
+
     def destroy(self) -> None:
         """End all."""
         for server in self.servers:
@@ -72,3 +78,11 @@ class NatsCluster:
             return False
         replicas = meta.get("replicas") or []
         return len(replicas) == SIZE - 1 and all(peer.get("current") for peer in replicas)
+
+
+def _well(monitor: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/healthz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

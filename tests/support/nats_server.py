@@ -67,6 +67,11 @@ class NatsServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
+    def wait(self, seconds: float = 10.0) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait(timeout=seconds)
+
     def freeze(self) -> None:
         """SIGSTOP; returns once none of its threads runs."""
         self.signal(signal.SIGSTOP)

@@ -300,6 +300,8 @@ class WsClient:
                 code = self._received(opcode % COMPRESSED, payload)
         except (OSError, asyncio.IncompleteReadError):
             self.closed = code or CUT
+            if self._writer is not None:
+                self._writer.close()  # as every client does, once the gateway has
 
     def _received(self, opcode: int, payload: bytes) -> int:
         if opcode == CLOSE:

@@ -30,6 +30,11 @@ class Cork(asyncio.Transport):
         self.pull()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        """Behind what is held."""
+        self.pull()
+        self._transport.write_eof()
+
     def abort(self) -> None:
         """At once, without what is held."""
         self._held = []

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from services.gateway.session import Session, Work
 
 NOWHERE: Final = "0"
-"""Stands for a channel without a position yet."""
+"""Stands for a channel without a position."""
 _END: Final = b"\0"
 _OF: Final = b"\x1f"
 
@@ -105,7 +105,7 @@ class SseFeed(EventStream, Following):
         self.session = session
         self.format: SseFormat = FORMAT
         self._desk = desk
-        self._since = since
+        self._since = dict(since)
         self._followers: dict[str, Follower] = {}
         self._works: deque[Work] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -151,6 +151,13 @@ class SseFeed(EventStream, Following):
         elif not self.ended:
             channel.attach(follower)
 
+    def unfollow(self, name: str) -> None:
+        """Nothing more of this channel; the ids go on to say how far it was told."""
+        follower = self._followers.get(name)
+        if isinstance(follower, FeedFollower):
+            self._since[name] = follower.position
+        super().unfollow(name)
+
     def identified(self, identity: Identity, expires_at: float) -> None:
         """Its token came with the request."""
 
@@ -169,4 +176,5 @@ class SseFeed(EventStream, Following):
         follower = self._followers.get(name)
         if isinstance(follower, FeedFollower):
             return follower.position
-        return self._since[name] or NOWHERE  # its turn has not come, or it failed: the client is where it was
+        # Its turn has not come, or it failed: the client is where it was. Or it has ended.
+        return self._since[name] or NOWHERE

@@ -38,6 +38,9 @@ CONTROL_SECONDS: Final = 6.0
 MESSAGE_SECONDS: Final = 10.0
 """How long a message may be half-received."""
 
+LAST_BYTES: Final = 256 * 1024
+"""What a client may still be sending when it is told of the end; more is not read."""
+
 _AT_EOF: Final = StreamReader.at_eof.__code__
 """Where the parser waits for the next frame to begin."""
 
@@ -155,13 +158,16 @@ class WebSocket(asyncio.Protocol):
         self.end(code.name, code.code, code.message)
 
     def end(self, reason: str, code: int, message: str) -> None:
-        """Send a close frame and close the connection behind it. Ending twice is harmless."""
+        """Send a close frame, and close the connection once the peer has. Ending twice is harmless."""
         if self._ended:
             return
         self._ended = reason
         self.released()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
         self.out.write(wire.close_frame(code, message))
-        self.out.close()
+        # Not close: what the client is saying at this moment would be answered by a reset, and that may be
+        # all it gets to know (section 7.1.1).
+        self.out.write_eof()
+        self._controls = 0
 
     def cut(self, reason: str) -> None:
         """End without a word: the peer does not read."""
@@ -215,6 +221,7 @@ class WebSocket(asyncio.Protocol):
         if self._ping == ASKED:
             self._ping = ANSWERED  # by whatever it sent: it is alive
         if self._ended:
+            self._overhear(len(data))
             return
         parser = self._parser
         if parser is None:
@@ -243,6 +250,12 @@ class WebSocket(asyncio.Protocol):
         self.close(CLOSE_CODES["drain"])
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _overhear(self, size: int) -> None:
+        # Sent before our close was read. There are no more control frames to count, so their counter serves.
+        self._controls += size
+        if self._controls > LAST_BYTES:
+            self.out.abort()
 
     def _leave(self, now: float) -> float | None:
         # What was said last waits for a peer that may never read it.

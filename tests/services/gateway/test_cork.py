@@ -23,6 +23,10 @@ class Recorder(asyncio.Transport):
         """Noted."""
         self.done.append("closed")
 
+    def write_eof(self) -> None:
+        """Noted."""
+        self.done.append("half closed")
+
     def abort(self) -> None:
         """Noted."""
         self.done.append("aborted")
@@ -50,9 +54,10 @@ def test_closing_comes_behind_what_was_written() -> None:
     under = Recorder()
     cork = Cork(under, b"101")
     cork.write(b"bye")
+    cork.write_eof()
     cork.close()
     cork.pull()
-    assert under.done == [b"101bye", "closed"]
+    assert under.done == [b"101bye", "half closed", "closed"]
 
 
 def test_whoever_is_cut_off_gets_nothing() -> None:
