@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +11,12 @@ import pytest
 
 from tests.support.guests import Party
 from tests.support.roll import Roll, listed
-from tests.support.stack import ROOT, Gateway, Stack, token
+from tests.support.stack import Gateway, Stack, token
 from tests.support.until import until, until_async
 from tests.support.ws import WsClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 GRACE = 4.0
 ROOM = "party"
@@ -210,12 +208,10 @@ runpy.run_module("services.gateway", run_name="__main__", alter_sys=True)
 class Blockable(Gateway):
     """See BLOCKABLE."""
 
-    def spawn(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", BLOCKABLE], cwd=ROOT, env=self._environment, stdout=log, stderr=log
-            )
+    @property
+    def arguments(self) -> Sequence[str]:
+        """Of Python."""
+        return ("-c", BLOCKABLE)
 
 
 async def test_a_blocked_event_loop_is_not_death(stack: Stack, witness: Witness) -> None:

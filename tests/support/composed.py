@@ -16,7 +16,7 @@ from tests.support.stack import SECRET
 if TYPE_CHECKING:
     from types import TracebackType
 
-STARTED: Final = ("nginx", "orders", "chat", "shop", "prometheus")
+STARTED: Final = ("nginx", "orders", "chat", "presence", "shop", "prometheus")
 """With what they depend on. Grafana is left out: nothing here looks at it."""
 
 

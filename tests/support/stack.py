@@ -7,20 +7,23 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 
+from tests.support import launch
+from tests.support.launch import ROOT
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SECRET = "a-test-secret-of-more-than-32-bytes"
 
 
@@ -41,17 +44,12 @@ class ServiceProcess:
     def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
         self.name = name
         self.internal_port = free_port()
-        self._environment = {
-            **os.environ,
-            **environment,
-            "PYTHONPATH": str(ROOT),
-            "CARILLON_INTERNAL_PORT": str(self.internal_port),
-        }
+        self._environment = {**environment, "CARILLON_INTERNAL_PORT": str(self.internal_port)}
         self._folder = folder
         self.log = folder / f"{name}-{self.internal_port}.log"
         self.descriptors: int | None = None
         """How many files it may have open at most; as many as we may unless set."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: launch.Running | None = None
 
     @property
     def pid(self) -> int:
@@ -59,26 +57,25 @@ class ServiceProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def arguments(self) -> Sequence[str]:
+        """Of Python."""
+        return ("-m", f"services.{self.name}")
+
     def spawn(self) -> None:
         """Start it; `wait_ready` waits for it."""
-        command = [sys.executable, "-m", f"services.{self.name}"]
-        if self.descriptors is not None:
-            command = ["sh", "-c", f'ulimit -n {self.descriptors} && exec "$@"', "sh", *command]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT, env=self._environment, stdout=log, stderr=log,
-            )  # fmt: skip
+            self._process = launch.python(
+                self.arguments, self._environment, log, descriptors=self.descriptors
+            )
 
     def wait_ready(self, seconds: float = 20.0) -> None:
         """Returns once /readyz says so."""
         deadline = time.monotonic() + seconds
         while self.readyz() != 200:
             assert self._process is not None
-            if self._process.poll() is not None:
-                raise RuntimeError(
-                    f"{self.name} ended with {self._process.returncode}:\n{self.log.read_text()}"
-                )
+            if (code := self._process.poll()) is not None:
+                raise RuntimeError(f"{self.name} ended with {code}:\n{self.log.read_text()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} is not ready:\n{self.log.read_text()}")
             time.sleep(0.02)
@@ -209,11 +206,8 @@ class Stack:
 
     def provision(self) -> None:
         """`python -m runtime.provision`."""
-        subprocess.run(
-            [sys.executable, "-m", "runtime.provision"],
-            cwd=ROOT, env={**os.environ, **self.environment(), "PYTHONPATH": str(ROOT)},
-            check=True, timeout=30, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = launch.python(["-m", "runtime.provision"], self.environment(), subprocess.DEVNULL)
+        assert done.wait(timeout=30) == 0, "the streams could not be provisioned"
 
     def new_gateway(self, *, descriptors: int | None = None, **settings: str) -> Gateway:
         """One more, spawned but perhaps not ready; the caller may append it to `gateways`."""

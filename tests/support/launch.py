@@ -1,0 +1,183 @@
+"""How tests start processes: as such, or each in a container of the image under test. CARILLON_TEST_STACK says:
+
+processes    the default
+containers   a container each, on this machine's network, with the rights that deploy/compose.yaml gives
+compose      the same; and what tests share is deploy/compose.yaml itself (tests/support/composed_stack.py)
+
+Faults are signals to the container's first process, sent by the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+ROOT: Final = Path(__file__).parents[2]
+KINDS: Final = ("processes", "containers", "compose")
+KIND: Final = os.environ.get("CARILLON_TEST_STACK") or KINDS[0]
+IN_CONTAINERS: Final = KIND != "processes"
+LABEL: Final = "carillon.test"
+"""Of every container that is started here, for whoever has to tidy up after a run that was killed."""
+PASSED_ON: Final = ("CARILLON_", "OTEL_")
+KILLED: Final = 128
+"""An engine says 128 and more for a signal, Python says it negative."""
+
+if KIND not in KINDS:
+    raise ValueError(f"CARILLON_TEST_STACK is {KIND}: expected one of {', '.join(KINDS)}")
+
+
+class Running(Protocol):
+    """What is used of subprocess.Popen."""
+
+    @property
+    def pid(self) -> int:
+        """As this machine numbers it."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    def send_signal(self, sig: int) -> None:
+        """To the process; nothing happens if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended. Raises subprocess.TimeoutExpired."""
+
+
+def python(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | int,
+    *,
+    descriptors: int | None = None,
+) -> Running:
+    """`python ARGUMENTS`, where our modules are found. At most so many files may be open; None = as many as
+    may be here."""
+    if IN_CONTAINERS:
+        limit = [] if descriptors is None else [f"--ulimit=nofile={descriptors}:{descriptors}"]
+        return Container([*rights(), *limit, "--entrypoint=python3"], arguments, environment, output)
+    command = [sys.executable, *arguments]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT, env={**os.environ, **environment, "PYTHONPATH": str(ROOT)}, stdout=output, stderr=output,
+    )  # fmt: skip
+
+
+def server(binary: str, arguments: Sequence[str], folder: Path) -> Running:
+    """`BINARY ARGUMENTS`, which may read and write in a folder; silent."""
+    if IN_CONTAINERS:
+        options = [
+            "--read-only", "--cap-drop=ALL", "--user=0:0", "--no-healthcheck",
+            f"--volume={binary}:/server:ro", f"--volume={folder}:{folder}", "--entrypoint=/server",
+        ]  # fmt: skip
+        return Container(options, arguments, {}, subprocess.DEVNULL)
+    return subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The engine's command line."""
+    command = [os.environ.get("DOCKER") or "docker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def rights() -> list[str]:
+    """What deploy/compose.yaml lets containers of ours do, as options of `docker run`."""
+    import yaml  # noqa: PLC0415 # not needed for processes
+
+    ours: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["x-carillon"]
+    assert ours["read_only"] is True
+    return [
+        "--read-only",
+        *(f"--cap-drop={name}" for name in ours["cap_drop"]),
+        *(f"--security-opt={option}" for option in ours["security_opt"]),
+    ]
+
+
+class Container:
+    """`docker run` of the image under test, until the process in it ends."""
+
+    def __init__(
+        self,
+        options: Sequence[str],
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[bytes] | int,
+    ) -> None:
+        from tests.support.containers import image  # noqa: PLC0415 # needs an engine
+
+        told = {"CARILLON_HOST": "127.0.0.1", **passed_on(os.environ), **passed_on(environment)}
+        self.name = f"carillon-test-{secrets.token_hex(6)}"
+        self._pid = 0
+        command = [
+            os.environ.get("DOCKER") or "docker", "run", "--rm", f"--name={self.name}", f"--label={LABEL}",
+            "--network=host", f"--hostname={self.name}",
+            *options, *(f"--env={name}" for name in told), *mounts(told.values()),
+            image(extras=told.get("CARILLON_TRACE_SHARE", "0") != "0"), *arguments,
+        ]  # fmt: skip
+        self._client = subprocess.Popen(command, env={**os.environ, **told}, stdout=output, stderr=output)
+
+    @property
+    def pid(self) -> int:
+        """As this machine numbers it."""
+        self._begun()
+        return self._pid
+
+    def poll(self) -> int | None:
+        """As Popen's."""
+        return _as_popen(self._client.poll())
+
+    def send_signal(self, sig: int) -> None:
+        """As Popen's."""
+        if self._begun():
+            docker("kill", f"--signal={signal.Signals(sig).name}", self.name)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As Popen's."""
+        code = _as_popen(self._client.wait(timeout))
+        assert code is not None
+        return code
+
+    def _begun(self, seconds: float = 30.0) -> bool:
+        """Waits until it runs; false when it has ended."""
+        deadline = time.monotonic() + seconds
+        while not self._pid and self._client.poll() is None:
+            self._pid = _first_process(self.name)
+            assert time.monotonic() < deadline, f"{self.name} does not start"
+        return self._client.poll() is None
+
+
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of an environment, what a container is told: its settings."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(PASSED_ON) and not name.startswith(("CARILLON_TEST_", "CARILLON_BASE"))
+    }
+
+
+def mounts(values: Iterable[str]) -> Iterator[str]:
+    """Folders of the files that settings name, so that a file may be replaced."""
+    for folder in {Path(value).parent for value in values if value.startswith("/") and Path(value).exists()}:
+        folder.chmod(0o755)  # pytest's are its user's alone
+        yield f"--volume={folder}:{folder}:ro"
+
+
+def _first_process(name: str) -> int:
+    """0 while there is none."""
+    done = docker("inspect", "--format={{json .State.Pid}}", name)
+    return int(json.loads(done.stdout)) if done.returncode == 0 else 0
+
+
+def _as_popen(code: int | None) -> int | None:
+    return KILLED - code if code is not None and code > KILLED else code
