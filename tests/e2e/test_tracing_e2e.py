@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.otlp import Collector
-from tests.support.stack import Stack
+from tests.support.stack import NearStack
 from tests.support.until import until
 from tests.support.ws import WsClient, chatter
 
@@ -32,7 +32,7 @@ def collector() -> Iterator[Collector]:
 
 async def test_a_message_is_one_trace_from_end_to_end(collector: Collector) -> None:
     """The gateway's call, the service, the append, and the delivery on each gateway, through republish."""
-    with Stack(gateways=2, orders=0, chat=1, TRACE_SHARE="1") as stack:
+    with NearStack(gateways=2, orders=0, chat=1, TRACE_SHARE="1") as stack:
         one, two = (gateway.url for gateway in stack.gateways)
         async with WsClient() as ann, WsClient() as bob, WsClient() as cid:
             for client, url, user in ((ann, one, "ann"), (bob, one, "bob"), (cid, two, "cid")):
@@ -62,7 +62,7 @@ async def test_a_message_is_one_trace_from_end_to_end(collector: Collector) -> N
 
 async def test_without_a_share_nothing_is_sent(collector: Collector) -> None:
     """Off is the default."""
-    with Stack(gateways=1, orders=0, chat=1) as stack:
+    with NearStack(gateways=1, orders=0, chat=1) as stack:
         async with WsClient() as ann:
             await ann.hello(stack.gateways[0].url, chatter("ann"))
             await ann.join("lobby")

@@ -1,15 +1,15 @@
-"""How tests start processes: as such, or each in a container of the image under test. CARILLON_TEST_STACK says:
+"""How tests start processes. CARILLON_TEST_STACK says:
 
-processes    the default
-containers   a container each, on this machine's network, with the rights that deploy/compose.yaml gives
-compose      the same; and what tests share is deploy/compose.yaml itself (tests/support/composed_stack.py)
+processes    as such: the default
+containers   a container of the image under test each, on this machine's network, with the rights that
+             deploy/compose.yaml gives
+compose      the same, but a stack is a project of deploy/compose.yaml (tests/support/composed_stack.py)
 
 Faults are signals to the container's first process, sent by the engine.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -30,7 +30,7 @@ LABEL: Final = "carillon.test"
 """Of every container that is started here, for whoever has to tidy up after a run that was killed."""
 PASSED_ON: Final = ("CARILLON_", "OTEL_")
 KILLED: Final = 128
-"""An engine says 128 and more for a signal, Python says it negative."""
+"""A shell adds it to the signal's number, and so does an engine; Popen says the number, negative."""
 
 if KIND not in KINDS:
     raise ValueError(f"CARILLON_TEST_STACK is {KIND}: expected one of {', '.join(KINDS)}")
@@ -64,7 +64,7 @@ def python(
     may be here."""
     if IN_CONTAINERS:
         limit = [] if descriptors is None else [f"--ulimit=nofile={descriptors}:{descriptors}"]
-        return Container([*rights(), *limit, "--entrypoint=python3"], arguments, environment, output)
+        return run([*rights(), *limit, "--entrypoint=python3"], arguments, environment, output)
     command = [sys.executable, *arguments]
     if descriptors is not None:
         command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
@@ -81,14 +81,20 @@ def server(binary: str, arguments: Sequence[str], folder: Path) -> Running:
             "--read-only", "--cap-drop=ALL", "--user=0:0", "--no-healthcheck",
             f"--volume={binary}:/server:ro", f"--volume={folder}:{folder}", "--entrypoint=/server",
         ]  # fmt: skip
-        return Container(options, arguments, {}, subprocess.DEVNULL)
+        return run(options, arguments, {}, subprocess.DEVNULL)
     return subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def engine_command() -> str:
+    """DOCKER names another than docker."""
+    return os.environ.get("DOCKER") or "docker"
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The engine's command line."""
-    command = [os.environ.get("DOCKER") or "docker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [engine_command(), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def rights() -> list[str]:
@@ -105,26 +111,11 @@ def rights() -> list[str]:
 
 
 class Container:
-    """`docker run` of the image under test, until the process in it ends."""
+    """A container, and a command that ends when it does, with its exit code."""
 
-    def __init__(
-        self,
-        options: Sequence[str],
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
-        output: IO[bytes] | int,
-    ) -> None:
-        from tests.support.containers import image  # noqa: PLC0415 # needs an engine
-
-        told = {"CARILLON_HOST": "127.0.0.1", **passed_on(os.environ), **passed_on(environment)}
-        self.name = f"carillon-test-{secrets.token_hex(6)}"
+    def __init__(self, name: str, command: Sequence[str], output: IO[bytes] | int, **told: str) -> None:
+        self.name = name
         self._pid = 0
-        command = [
-            os.environ.get("DOCKER") or "docker", "run", "--rm", f"--name={self.name}", f"--label={LABEL}",
-            "--network=host", f"--hostname={self.name}",
-            *options, *(f"--env={name}" for name in told), *mounts(told.values()),
-            image(extras=told.get("CARILLON_TRACE_SHARE", "0") != "0"), *arguments,
-        ]  # fmt: skip
         self._client = subprocess.Popen(command, env={**os.environ, **told}, stdout=output, stderr=output)
 
     @property
@@ -135,7 +126,7 @@ class Container:
 
     def poll(self) -> int | None:
         """As Popen's."""
-        return _as_popen(self._client.poll())
+        return None if self._client.poll() is None else self.wait()
 
     def send_signal(self, sig: int) -> None:
         """As Popen's."""
@@ -144,17 +135,46 @@ class Container:
 
     def wait(self, timeout: float | None = None) -> int:
         """As Popen's."""
-        code = _as_popen(self._client.wait(timeout))
-        assert code is not None
-        return code
+        code = self.exit_code(self._client.wait(timeout))
+        return KILLED - code if code > KILLED else code
+
+    def exit_code(self, of_command: int) -> int:
+        """As the engine tells it."""
+        return of_command
 
     def _begun(self, seconds: float = 30.0) -> bool:
         """Waits until it runs; false when it has ended."""
         deadline = time.monotonic() + seconds
         while not self._pid and self._client.poll() is None:
-            self._pid = _first_process(self.name)
+            self._pid = first_process(self.name)
             assert time.monotonic() < deadline, f"{self.name} does not start"
         return self._client.poll() is None
+
+
+def run(
+    options: Sequence[str],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | int,
+) -> Container:
+    """`docker run` of the image under test, on this machine's network and reached from here only."""
+    from tests.support.containers import image  # noqa: PLC0415 # needs an engine
+
+    told = {"CARILLON_HOST": "127.0.0.1", **passed_on(os.environ), **passed_on(environment)}
+    name = f"carillon-test-{secrets.token_hex(6)}"
+    command = [
+        engine_command(), "run", "--rm", f"--name={name}", f"--label={LABEL}",
+        "--network=host", f"--hostname={name}",
+        *options, *(f"--env={variable}" for variable in told), *mounts(told.values()),
+        image(extras=told.get("CARILLON_TRACE_SHARE", "0") != "0"), *arguments,
+    ]  # fmt: skip
+    return Container(name, command, output, **told)
+
+
+def instance(service: str, running: Running | None) -> str:
+    """What a process of ours calls itself (see runtime/service.py)."""
+    assert running is not None
+    return f"{service}-{running.name if isinstance(running, Container) else running.pid}"
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
@@ -173,11 +193,13 @@ def mounts(values: Iterable[str]) -> Iterator[str]:
         yield f"--volume={folder}:{folder}:ro"
 
 
-def _first_process(name: str) -> int:
-    """0 while there is none."""
-    done = docker("inspect", "--format={{json .State.Pid}}", name)
-    return int(json.loads(done.stdout)) if done.returncode == 0 else 0
+def first_process(name: str) -> int:
+    """Of a container, as this machine numbers it; 0 while there is none."""
+    done = docker("inspect", "--format={{.State.Pid}}", name)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
-def _as_popen(code: int | None) -> int | None:
-    return KILLED - code if code is not None and code > KILLED else code
+def frozen(pid: int) -> bool:
+    """Whether none of a process's threads runs (Linux)."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)

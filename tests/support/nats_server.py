@@ -70,14 +70,7 @@ class NatsServer:
     def freeze(self) -> None:
         """SIGSTOP; returns once none of its threads runs."""
         self.signal(signal.SIGSTOP)
-        threads = Path(f"/proc/{self.pid}/task")
-        wait_for(
-            lambda: all(
-                (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-                for thread in threads.iterdir()
-            ),
-            what="a frozen server",
-        )
+        wait_for(lambda: launch.frozen(self.pid), what="a frozen server")
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import jwt
 
 from tests.support import launch
-from tests.support.launch import ROOT
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.support.composed_stack import Project
+
+ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-more-than-32-bytes"
 
 
@@ -56,6 +58,11 @@ class ServiceProcess:
         """Of the running process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def instance(self) -> str:
+        """How it calls itself, at least at the beginning of its name."""
+        return launch.instance(self.name, self._process)
 
     @property
     def arguments(self) -> Sequence[str]:
@@ -161,13 +168,18 @@ class Gateway(ServiceProcess):
 
 
 class Stack:
-    """NATS with its streams, and as many services and gateways as asked for. Use as a context manager."""
+    """NATS with its streams, and as many services and gateways as asked for. Use as a context manager.
+
+    What it starts with may be a project of deploy/compose.yaml (see launch.py); what is added later joins that
+    from outside.
+    """
 
     def __init__(
         self, *, gateways: int = 1, orders: int = 1, chat: int = 0, presence: int = 0, **settings: str
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="carillon-stack-"))
-        self.nats = NatsServer()
+        self._project = _project(type(self))
+        self.nats: NatsServer = self._project.nats if self._project else NatsServer()
         self._settings = settings
         self._counts = gateways, orders, chat, presence
         self.gateways: list[Gateway] = []
@@ -178,17 +190,16 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What every process is told."""
         base = {"NATS_URL": self.nats.url, "AUTH_SECRET": SECRET, "DRAIN_SECONDS": "2"}
+        if self._project:
+            base |= self._project.settings
         return {f"CARILLON_{name}": value for name, value in (base | self._settings).items()}
 
     def __enter__(self) -> Stack:
         try:
-            self.nats.start()
-            self.provision()
-            gateways, orders, chat, presence = self._counts
-            self.gateways = [self.new_gateway() for _ in range(gateways)]
-            self.orders = [self.new_orders() for _ in range(orders)]
-            self.chat = [self.new_chat() for _ in range(chat)]
-            self.presence = [self.new_presence() for _ in range(presence)]
+            if self._project:
+                self._project.up(self, self._counts, self._settings)
+            else:
+                self._start()
             for process in self.processes:
                 process.wait_ready()
         except BaseException:
@@ -198,6 +209,15 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self) -> None:
+        self.nats.start()
+        self.provision()
+        gateways, orders, chat, presence = self._counts
+        self.gateways = [self.new_gateway() for _ in range(gateways)]
+        self.orders = [self.new_orders() for _ in range(orders)]
+        self.chat = [self.new_chat() for _ in range(chat)]
+        self.presence = [self.new_presence() for _ in range(presence)]
 
     @property
     def processes(self) -> list[ServiceProcess]:
@@ -242,5 +262,20 @@ class Stack:
             process.signal(signal.SIGKILL)
         for process in self.processes:
             process.wait()
+        if self._project:
+            self._project.down()
         self.nats.destroy()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class NearStack(Stack):
+    """A stack that is never a project: for a test that listens on this machine's loopback itself, or looks at
+    its sockets."""
+
+
+def _project(kind: type[Stack]) -> Project | None:
+    if launch.KIND != "compose" or kind is not Stack:
+        return None
+    from tests.support.composed_stack import Project  # noqa: PLC0415 # needs an engine
+
+    return Project()

@@ -1,0 +1,212 @@
+"""A project of deploy/compose.yaml that stands for the processes of a Stack.
+
+It is brought up by `docker compose up`, with what a test asks for laid on top: settings, how many of each,
+and ports on loopback for what is reached only from within otherwise. NATS is its cluster of three.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.support import launch
+from tests.support.composed import Composed
+from tests.support.nats_server import NatsServer, wait_for
+from tests.support.ports import free_port
+from tests.support.stack import SECRET, Gateway, ServiceProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import IO
+
+    from tests.support.stack import Stack
+
+GATEWAYS: Final = ("gateway-1", "gateway-2")
+SERVICES: Final = ("orders", "chat", "presence")
+SERVERS: Final = ("nats-1", "nats-2", "nats-3")
+PUBLIC, INTERNAL, NATS = 8080, 9090, 4222
+
+
+class Followed(launch.Container):
+    """A container that somebody else started; what it writes goes on into `output`."""
+
+    def __init__(self, name: str, output: IO[bytes], *, again: bool) -> None:
+        since = ["--since=0s"] if again else []
+        super().__init__(name, [launch.engine_command(), "logs", "--follow", *since, name], output)
+
+    def exit_code(self, of_command: int) -> int:
+        """Which `docker logs` does not know."""
+        return int(launch.docker("inspect", "--format={{.State.ExitCode}}", self.name).stdout)
+
+
+class ComposedProcess(ServiceProcess):
+    """A container of the project. It can be started again."""
+
+    def __init__(self, name: str, container: str, folder: Path) -> None:
+        super().__init__(name, {}, folder)
+        self.container = container
+
+    @property
+    def instance(self) -> str:
+        """As in runtime/service.py."""
+        host = launch.docker("inspect", "--format={{.Config.Hostname}}", self.container).stdout.strip()
+        return f"{self.name}-{host}"
+
+    def follow(self) -> None:
+        """It was started by `docker compose up`."""
+        self._follow(again=False)
+
+    def spawn(self) -> None:
+        """Start it again."""
+        started = launch.docker("start", self.container)
+        assert started.returncode == 0, started.stderr
+        self._follow(again=True)
+
+    def _follow(self, *, again: bool) -> None:
+        with self.log.open("ab") as log:
+            self._process = Followed(self.container, log, again=again)
+        self.internal_port = published(self.container, INTERNAL)
+
+
+class ComposedGateway(ComposedProcess, Gateway):
+    """A gateway of the project, reached without nginx."""
+
+    def __init__(self, service: str, container: str, folder: Path) -> None:
+        Gateway.__init__(self, {}, folder)
+        self.container = container
+        self._service = service
+
+    @property
+    def instance(self) -> str:
+        """As compose.yaml says."""
+        return self._service.replace("gateway", "gw")
+
+    def _follow(self, *, again: bool) -> None:
+        super()._follow(again=again)
+        self.port = published(self.container, PUBLIC)
+
+
+class ComposedNats(NatsServer):
+    """The three servers, hurt and healed together. Its address is that of one of them."""
+
+    def __init__(self, project: str) -> None:
+        super().__init__()
+        self.ports = (self.port, free_port(), free_port())
+        self._names = [f"{project}-{name}-1" for name in SERVERS]
+
+    @property
+    def urls(self) -> str:
+        """Of all."""
+        return ",".join(f"nats://127.0.0.1:{port}" for port in self.ports)
+
+    @property
+    def log(self) -> Path:
+        """What they have logged so far."""
+        told = [launch.docker("logs", name) for name in self._names]
+        file = super().log
+        file.write_text("".join(each.stdout + each.stderr for each in told))
+        return file
+
+    def start(self) -> None:
+        """Returns once all accept connections."""
+        started = launch.docker("start", *self._names)
+        assert started.returncode == 0, started.stderr
+        wait_for(lambda: all(map(_greets, self.ports)), 30, what="three NATS servers")
+
+    def signal(self, number: signal.Signals) -> None:
+        """To each."""
+        launch.docker("kill", f"--signal={number.name}", *self._names)
+
+    def freeze(self) -> None:
+        """As in NatsServer."""
+        self.signal(signal.SIGSTOP)
+        wait_for(lambda: all(launch.frozen(launch.first_process(name)) for name in self._names))
+
+    def destroy(self) -> None:
+        """The project's end is theirs."""
+
+    def _wait(self) -> None:
+        wait_for(lambda: not any(map(launch.first_process, self._names)), 30, what="the end of NATS")
+
+
+class Project:
+    """The project of one Stack."""
+
+    def __init__(self) -> None:
+        self._file = Path(tempfile.mkstemp(prefix="carillon-compose-", suffix=".yaml")[1])
+        self._composed = Composed(str(self._file))
+        self.nats = ComposedNats(self._composed.name)
+        self.settings = {"NATS_URL": self.nats.urls, "STREAM_REPLICAS": str(len(SERVERS))}
+        """For who joins it from outside."""
+
+    def up(self, stack: Stack, counts: tuple[int, int, int, int], settings: Mapping[str, str]) -> None:
+        """Bring it up with as many gateways and services, which become the processes of `stack`."""
+        gateways, *replicas = counts
+        assert gateways <= len(GATEWAYS), "compose.yaml has two gateways"
+        wanted = dict(zip(SERVICES, replicas, strict=True))
+        self._file.write_text(json.dumps(on_top({"DRAIN_SECONDS": "2", **settings}, self.nats.ports)))
+        scale = [f"--scale={name}={count}" for name, count in wanted.items() if count]
+        started = [*GATEWAYS[:gateways], *(name for name, count in wanted.items() if count)]
+        self._composed.up(*scale, *(started or ["provision"]))
+        stack.gateways += [
+            ComposedGateway(name, self._container(name), stack.folder) for name in GATEWAYS[:gateways]
+        ]
+        for processes, (name, count) in zip(
+            (stack.orders, stack.chat, stack.presence), wanted.items(), strict=True
+        ):
+            containers = (self._container(name, index + 1) for index in range(count))
+            processes += [ComposedProcess(name, container, stack.folder) for container in containers]
+        for process in stack.processes:
+            assert isinstance(process, ComposedProcess)
+            process.follow()
+
+    def down(self) -> None:
+        """End and remove everything."""
+        self._composed.close()
+        self._file.unlink()
+
+    def _container(self, service: str, index: int = 1) -> str:
+        return f"{self._composed.name}-{service}-{index}"
+
+
+def on_top(settings: Mapping[str, str], nats_ports: tuple[int, ...]) -> dict[str, Any]:
+    """What is laid over compose.yaml: settings for every process of ours, and ports on loopback."""
+    told = {f"CARILLON_{name}": value.replace("$", "$$") for name, value in settings.items()}
+    ours: dict[str, Any] = {"environment": told, "ports": [f"127.0.0.1::{INTERNAL}"]}
+    return {
+        "services": {
+            "provision": {"environment": told},
+            **dict.fromkeys(SERVICES, ours),
+            **{
+                name: {
+                    "environment": {"CARILLON_AUTH_SECRET": SECRET, **told},
+                    "ports": [f"127.0.0.1::{PUBLIC}", f"127.0.0.1::{INTERNAL}"],
+                }
+                for name in GATEWAYS
+            },
+            **{
+                name: {"ports": [f"127.0.0.1:{port}:{NATS}"]}
+                for name, port in zip(SERVERS, nats_ports, strict=True)
+            },
+        }
+    }
+
+
+def published(container: str, port: int) -> int:
+    """Where on loopback a container's port is reached."""
+    told = launch.docker("port", container, f"{port}/tcp")
+    assert told.returncode == 0, told.stderr
+    return int(told.stdout.split()[0].rpartition(":")[2])
+
+
+def _greets(port: int) -> bool:
+    """Whether a NATS server speaks there, and not only the engine's own proxy."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(5) == b"INFO "
+    except OSError:
+        return False
