@@ -39,8 +39,8 @@ def own_nats() -> Iterator[NatsServer]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """A gateway and an orders service, for all tests that leave them as they found them; of a project all that
-    deploy/compose.yaml has."""
+    """A gateway and an orders service, for all tests that leave them as they found them; of a project, all of
+    it."""
     whole = Stack(gateways=2, orders=2, chat=2, presence=2) if launch.KIND == "compose" else Stack()
     with whole as running:
         yield running

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GATEWAYS: Final = ("gateway-1", "gateway-2")
 SERVICES: Final = ("orders", "chat", "presence")
 SERVERS: Final = ("nats-1", "nats-2", "nats-3")
+NO_DEMO: Final = {"CARILLON_DEMO_SHOP": "", "CARILLON_DEMO_GATEWAYS": ""}
+"""Stacks of tests have no shop to show."""
 PUBLIC, INTERNAL, NATS = 8080, 9090, 4222
 
 
@@ -183,7 +185,7 @@ def on_top(settings: Mapping[str, str], nats_ports: tuple[int, ...]) -> dict[str
             **dict.fromkeys(SERVICES, ours),
             **{
                 name: {
-                    "environment": {"CARILLON_AUTH_SECRET": SECRET, **told},
+                    "environment": {**NO_DEMO, "CARILLON_AUTH_SECRET": SECRET, **told},
                     "ports": [f"127.0.0.1::{PUBLIC}", f"127.0.0.1::{INTERNAL}"],
                 }
                 for name in GATEWAYS

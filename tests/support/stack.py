@@ -170,7 +170,7 @@ class Gateway(ServiceProcess):
 class Stack:
     """NATS with its streams, and as many services and gateways as asked for. Use as a context manager.
 
-    What it starts with may be a project of deploy/compose.yaml (see launch.py); what is added later joins that
+    What it starts with may be a project of deploy/compose.yaml (see launch.py); what is added later joins it
     from outside.
     """
 
