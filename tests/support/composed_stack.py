@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import tempfile
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ SERVICES: Final = ("orders", "chat", "presence")
 SERVERS: Final = ("nats-1", "nats-2", "nats-3")
 NO_DEMO: Final = {"CARILLON_DEMO_SHOP": "", "CARILLON_DEMO_GATEWAYS": ""}
 """Stacks of tests have no shop to show."""
-PUBLIC, INTERNAL, NATS = 8080, 9090, 4222
+PUBLIC, INTERNAL, NATS, MONITOR = 8080, 9090, 4222, 8222
 
 
 class Followed(launch.Container):
@@ -98,6 +99,7 @@ class ComposedNats(NatsServer):
     def __init__(self, project: str) -> None:
         super().__init__()
         self.ports = (self.port, free_port(), free_port())
+        self.monitors = (free_port(), free_port(), free_port())
         self._names = [f"{project}-{name}-1" for name in SERVERS]
 
     @property
@@ -114,10 +116,10 @@ class ComposedNats(NatsServer):
         return file
 
     def start(self) -> None:
-        """Returns once all accept connections."""
+        """Returns once all accept connections, and writes: each stream has found its leader."""
         started = launch.docker("start", *self._names)
         assert started.returncode == 0, started.stderr
-        wait_for(lambda: all(map(_greets, self.ports)), 30, what="three NATS servers")
+        wait_for(lambda: all(map(_healthy, self.monitors)), 60, what="three NATS servers")
 
     def signal(self, number: signal.Signals) -> None:
         """To each."""
@@ -150,7 +152,7 @@ class Project:
         gateways, *replicas = counts
         assert gateways <= len(GATEWAYS), "compose.yaml has two gateways"
         wanted = dict(zip(SERVICES, replicas, strict=True))
-        self._file.write_text(json.dumps(on_top({"DRAIN_SECONDS": "2", **settings}, self.nats.ports)))
+        self._file.write_text(json.dumps(on_top({"DRAIN_SECONDS": "2", **settings}, self.nats)))
         scale = [f"--scale={name}={count}" for name, count in wanted.items() if count]
         started = [*GATEWAYS[:gateways], *(name for name, count in wanted.items() if count)]
         self._composed.up(*scale, *(started or ["provision"]))
@@ -175,7 +177,7 @@ class Project:
         return f"{self._composed.name}-{service}-{index}"
 
 
-def on_top(settings: Mapping[str, str], nats_ports: tuple[int, ...]) -> dict[str, Any]:
+def on_top(settings: Mapping[str, str], nats: ComposedNats) -> dict[str, Any]:
     """What is laid over compose.yaml: settings for every process of ours, and ports on loopback."""
     told = {f"CARILLON_{name}": value.replace("$", "$$") for name, value in settings.items()}
     ours: dict[str, Any] = {"environment": told, "ports": [f"127.0.0.1::{INTERNAL}"]}
@@ -191,8 +193,8 @@ def on_top(settings: Mapping[str, str], nats_ports: tuple[int, ...]) -> dict[str
                 for name in GATEWAYS
             },
             **{
-                name: {"ports": [f"127.0.0.1:{port}:{NATS}"]}
-                for name, port in zip(SERVERS, nats_ports, strict=True)
+                name: {"ports": [f"127.0.0.1:{port}:{NATS}", f"127.0.0.1:{monitor}:{MONITOR}"]}
+                for name, port, monitor in zip(SERVERS, nats.ports, nats.monitors, strict=True)
             },
         }
     }
@@ -205,10 +207,10 @@ def published(container: str, port: int) -> int:
     return int(told.stdout.split()[0].rpartition(":")[2])
 
 
-def _greets(port: int) -> bool:
-    """Whether a NATS server speaks there, and not only the engine's own proxy."""
+def _healthy(port: int) -> bool:
+    """Whether the NATS server that is monitored there has all its streams."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            return connection.recv(5) == b"INFO "
-    except OSError:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, HTTPException):
         return False
