@@ -19,7 +19,7 @@ drill: .venv/dev.stamp ## minutes of faults under load: kills, restarts, cuts, s
 	@$(PY) -m pytest -m drill tests/drill $(ARGS)
 
 e2e-compose: .venv/dev.stamp ## the end-to-end tests against deploy/compose.yaml; needs a container engine
-	@CARILLON_TEST_STACK=compose $(PY) -m pytest tests/e2e $(ARGS)
+	@CARILLON_TEST_STACK=compose $(PY) -m pytest --timeout 300 tests/e2e $(ARGS)
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, schema drift
 	@scripts/check

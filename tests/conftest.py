@@ -43,6 +43,4 @@ def stack() -> Iterator[Stack]:
     it."""
     whole = Stack(gateways=2, orders=2, chat=2, presence=2) if launch.KIND == "compose" else Stack()
     with whole as running:
-        if launch.THROUGH_NGINX:
-            running.through_nginx()
         yield running

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.composed import Composed
+from tests.support.outage import outlived_behind_a_proxy
 from tests.support.until import until_async
 from tests.support.ws import WsClient
 
@@ -36,6 +37,15 @@ async def test_everything_starts_and_works_also_with_a_gateway_killed() -> None:
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert halved.returncode == 0, halved.stdout + halved.stderr
     assert scraped == SCRAPED
+
+
+@pytest.mark.timeout(400)
+async def test_nothing_is_lost_behind_nginx_when_a_gateways_container_is_killed() -> None:
+    """Everybody comes by nginx, and whoever was on the dead gateway comes back by it."""
+    with Composed() as composed:
+        await outlived_behind_a_proxy(
+            f"http://127.0.0.1:{composed.port}", lambda: composed("kill", "gateway-1")
+        )
 
 
 async def scraping(http: httpx.AsyncClient, composed: Composed) -> set[str]:

@@ -76,19 +76,12 @@ class ComposedProcess(ServiceProcess):
 
 
 class ComposedGateway(ComposedProcess, Gateway):
-    """A gateway of the project."""
+    """A gateway of the project, reached without nginx."""
 
     def __init__(self, service: str, container: str, folder: Path) -> None:
         Gateway.__init__(self, {}, folder)
         self.container = container
-        self.proxy: int | None = None
-        """Where nginx listens, if that is how it is to be reached."""
         self._service = service
-
-    @property
-    def url(self) -> str:
-        """Where clients connect."""
-        return f"http://127.0.0.1:{self.proxy or self.port}"
 
     @property
     def instance(self) -> str:
@@ -175,13 +168,6 @@ class Project:
             assert isinstance(process, ComposedProcess)
             process.follow()
 
-    def through_nginx(self, gateway: Gateway) -> None:
-        """From now on it is reached by nginx, which may choose another."""
-        assert isinstance(gateway, ComposedGateway)
-        self._composed.up("nginx")
-        gateway.proxy = self._composed.port
-        wait_for(lambda: _answers(self._composed.port, "/"), 30, what="nginx")
-
     def down(self) -> None:
         """End and remove everything."""
         self._composed.close()
@@ -223,13 +209,8 @@ def published(container: str, port: int) -> int:
 
 def _healthy(port: int) -> bool:
     """Whether the NATS server that is monitored there has all its streams."""
-    return _answers(port, "/healthz")
-
-
-def _answers(port: int, path: str) -> bool:
-    """With 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
             return bool(answer.status == 200)
     except (OSError, HTTPException):
         return False

@@ -5,8 +5,6 @@ containers   a container of the image under test each, on this machine's network
              deploy/compose.yaml gives
 compose      the same, but a stack is a project of deploy/compose.yaml (tests/support/composed_stack.py)
 
-CARILLON_TEST_ENTRY=nginx: the stack that tests share is reached by the proxy of deploy/compose.yaml.
-
 Faults are signals to the container's first process, sent by the engine.
 """
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 KINDS: Final = ("processes", "containers", "compose")
 KIND: Final = os.environ.get("CARILLON_TEST_STACK") or KINDS[0]
-THROUGH_NGINX: Final = os.environ.get("CARILLON_TEST_ENTRY") == "nginx"
 IN_CONTAINERS: Final = KIND != "processes"
 LABEL: Final = "carillon.test"
 """Of every container that is started here, for whoever has to tidy up after a run that was killed."""
@@ -37,8 +34,6 @@ KILLED: Final = 128
 
 if KIND not in KINDS:
     raise ValueError(f"CARILLON_TEST_STACK is {KIND}: expected one of {', '.join(KINDS)}")
-if THROUGH_NGINX and KIND != "compose":
-    raise ValueError("CARILLON_TEST_ENTRY needs CARILLON_TEST_STACK=compose")
 
 
 class Running(Protocol):

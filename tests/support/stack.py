@@ -224,11 +224,6 @@ class Stack:
         """All but NATS."""
         return [*self.gateways, *self.orders, *self.chat, *self.presence]
 
-    def through_nginx(self) -> None:
-        """Reach the first gateway by the project's proxy from now on."""
-        assert self._project is not None, "only a project has a proxy"
-        self._project.through_nginx(self.gateways[0])
-
     def provision(self) -> None:
         """`python -m runtime.provision`."""
         done = launch.python(["-m", "runtime.provision"], self.environment(), subprocess.DEVNULL)
