@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 KINDS: Final = ("processes", "containers", "compose")
-KIND: Final = os.environ.get("CARILLON_TEST_STACK") or KINDS[0]
+VARIABLE: Final = "CARILLON_TEST_STACK"
+KIND: Final = os.environ.get(VARIABLE) or KINDS[0]
 IN_CONTAINERS: Final = KIND != "processes"
 LABEL: Final = "carillon.test"
 """Of every container that is started here, for whoever has to tidy up after a run that was killed."""
@@ -33,7 +34,7 @@ KILLED: Final = 128
 """A shell adds it to the signal's number, and so does an engine; Popen says the number, negative."""
 
 if KIND not in KINDS:
-    raise ValueError(f"CARILLON_TEST_STACK is {KIND}: expected one of {', '.join(KINDS)}")
+    raise ValueError(f"{VARIABLE} is {KIND}: expected one of {', '.join(KINDS)}")
 
 
 class Running(Protocol):
