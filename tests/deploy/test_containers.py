@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from tests.support.container import docker
 from tests.support.containers import BASE, ContainerFleet, engine, image
-from tests.support.launch import docker
 from tests.support.outage import outlived
 from tests.support.stack import Stack
 from tests.support.until import until_async

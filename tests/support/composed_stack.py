@@ -14,6 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.support import container as engine
 from tests.support import launch
 from tests.support.composed import Composed
 from tests.support.nats_server import NatsServer, wait_for
@@ -34,16 +35,16 @@ NO_DEMO: Final = {"CARILLON_DEMO_SHOP": "", "CARILLON_DEMO_GATEWAYS": ""}
 PUBLIC, INTERNAL, NATS, MONITOR = 8080, 9090, 4222, 8222
 
 
-class Followed(launch.Container):
+class Followed(engine.Container):
     """A container that somebody else started; what it writes goes on into `output`."""
 
     def __init__(self, name: str, output: IO[bytes], *, again: bool) -> None:
         since = ["--since=0s"] if again else []
-        super().__init__(name, [launch.engine_command(), "logs", "--follow", *since, name], output)
+        super().__init__(name, [engine.engine_command(), "logs", "--follow", *since, name], output)
 
     def exit_code(self, of_command: int) -> int:
         """Which `docker logs` does not know."""
-        return int(launch.docker("inspect", "--format={{.State.ExitCode}}", self.name).stdout)
+        return int(engine.docker("inspect", "--format={{.State.ExitCode}}", self.name).stdout)
 
 
 class ComposedProcess(ServiceProcess):
@@ -56,7 +57,7 @@ class ComposedProcess(ServiceProcess):
     @property
     def instance(self) -> str:
         """As in runtime/service.py."""
-        host = launch.docker("inspect", "--format={{.Config.Hostname}}", self.container).stdout.strip()
+        host = engine.docker("inspect", "--format={{.Config.Hostname}}", self.container).stdout.strip()
         return f"{self.name}-{host}"
 
     def follow(self) -> None:
@@ -65,7 +66,7 @@ class ComposedProcess(ServiceProcess):
 
     def spawn(self) -> None:
         """Start it again."""
-        started = launch.docker("start", self.container)
+        started = engine.docker("start", self.container)
         assert started.returncode == 0, started.stderr
         self._follow(again=True)
 
@@ -110,31 +111,31 @@ class ComposedNats(NatsServer):
     @property
     def log(self) -> Path:
         """What they have logged so far."""
-        told = [launch.docker("logs", name) for name in self._names]
+        told = [engine.docker("logs", name) for name in self._names]
         file = super().log
         file.write_text("".join(each.stdout + each.stderr for each in told))
         return file
 
     def start(self) -> None:
         """Returns once all accept connections, and writes: each stream has found its leader."""
-        started = launch.docker("start", *self._names)
+        started = engine.docker("start", *self._names)
         assert started.returncode == 0, started.stderr
         wait_for(lambda: all(map(_healthy, self.monitors)), 60, what="three NATS servers")
 
     def signal(self, number: signal.Signals) -> None:
         """To each."""
-        launch.docker("kill", f"--signal={number.name}", *self._names)
+        engine.docker("kill", f"--signal={number.name}", *self._names)
 
     def freeze(self) -> None:
         """As in NatsServer."""
         self.signal(signal.SIGSTOP)
-        wait_for(lambda: all(launch.frozen(launch.first_process(name)) for name in self._names))
+        wait_for(lambda: all(launch.frozen(engine.first_process(name)) for name in self._names))
 
     def destroy(self) -> None:
         """The project's end is theirs."""
 
     def _wait(self) -> None:
-        wait_for(lambda: not any(map(launch.first_process, self._names)), 30, what="the end of NATS")
+        wait_for(lambda: not any(map(engine.first_process, self._names)), 30, what="the end of NATS")
 
 
 class Project:
@@ -202,7 +203,7 @@ def on_top(settings: Mapping[str, str], nats: ComposedNats) -> dict[str, Any]:
 
 def published(container: str, port: int) -> int:
     """Where on loopback a container's port is reached."""
-    told = launch.docker("port", container, f"{port}/tcp")
+    told = engine.docker("port", container, f"{port}/tcp")
     assert told.returncode == 0, told.stderr
     return int(told.stdout.split()[0].rpartition(":")[2])
 

@@ -11,28 +11,21 @@ Faults are signals to the container's first process, sent by the engine.
 from __future__ import annotations
 
 import os
-import secrets
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from tests.support import container
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).parents[2]
 KINDS: Final = ("processes", "containers", "compose")
 VARIABLE: Final = "CARILLON_TEST_STACK"
 KIND: Final = os.environ.get(VARIABLE) or KINDS[0]
 IN_CONTAINERS: Final = KIND != "processes"
-LABEL: Final = "carillon.test"
-"""Of every container that is started here, for whoever has to tidy up after a run that was killed."""
-PASSED_ON: Final = ("CARILLON_", "OTEL_")
-KILLED: Final = 128
-"""A shell adds it to the signal's number, and so does an engine; Popen says the number, negative."""
-
 if KIND not in KINDS:
     raise ValueError(f"{VARIABLE} is {KIND}: expected one of {', '.join(KINDS)}")
 
@@ -65,7 +58,9 @@ def python(
     may be here."""
     if IN_CONTAINERS:
         limit = [] if descriptors is None else [f"--ulimit=nofile={descriptors}:{descriptors}"]
-        return run([*rights(), *limit, "--entrypoint=python3"], arguments, environment, output)
+        return container.run(
+            [*container.rights(), *limit, "--entrypoint=python3"], arguments, environment, output
+        )
     command = [sys.executable, *arguments]
     if descriptors is not None:
         command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
@@ -82,122 +77,14 @@ def server(binary: str, arguments: Sequence[str], folder: Path) -> Running:
             "--read-only", "--cap-drop=ALL", "--user=0:0", "--no-healthcheck",
             f"--volume={binary}:/server:ro", f"--volume={folder}:{folder}", "--entrypoint=/server",
         ]  # fmt: skip
-        return run(options, arguments, {}, subprocess.DEVNULL)
+        return container.run(options, arguments, {}, subprocess.DEVNULL)
     return subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def engine_command() -> str:
-    """DOCKER names another than docker."""
-    return os.environ.get("DOCKER") or "docker"
-
-
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The engine's command line."""
-    return subprocess.run(
-        [engine_command(), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def rights() -> list[str]:
-    """What deploy/compose.yaml lets containers of ours do, as options of `docker run`."""
-    import yaml  # noqa: PLC0415 # not needed for processes
-
-    ours: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["x-carillon"]
-    assert ours["read_only"] is True
-    return [
-        "--read-only",
-        *(f"--cap-drop={name}" for name in ours["cap_drop"]),
-        *(f"--security-opt={option}" for option in ours["security_opt"]),
-    ]
-
-
-class Container:
-    """A container, and a command that ends when it does, with its exit code."""
-
-    def __init__(self, name: str, command: Sequence[str], output: IO[bytes] | int, **told: str) -> None:
-        self.name = name
-        self._pid = 0
-        self._client = subprocess.Popen(command, env={**os.environ, **told}, stdout=output, stderr=output)
-
-    @property
-    def pid(self) -> int:
-        """As this machine numbers it."""
-        self._begun()
-        return self._pid
-
-    def poll(self) -> int | None:
-        """As Popen's."""
-        return None if self._client.poll() is None else self.wait()
-
-    def send_signal(self, sig: int) -> None:
-        """As Popen's."""
-        if self._begun():
-            docker("kill", f"--signal={signal.Signals(sig).name}", self.name)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """As Popen's."""
-        code = self.exit_code(self._client.wait(timeout))
-        return KILLED - code if code > KILLED else code
-
-    def exit_code(self, of_command: int) -> int:
-        """As the engine tells it."""
-        return of_command
-
-    def _begun(self, seconds: float = 30.0) -> bool:
-        """Waits until it runs; false when it has ended."""
-        deadline = time.monotonic() + seconds
-        while not self._pid and self._client.poll() is None:
-            self._pid = first_process(self.name)
-            assert time.monotonic() < deadline, f"{self.name} does not start"
-        return self._client.poll() is None
-
-
-def run(
-    options: Sequence[str],
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    output: IO[bytes] | int,
-) -> Container:
-    """`docker run` of the image under test, on this machine's network and reached from here only."""
-    from tests.support.containers import image  # noqa: PLC0415 # needs an engine
-
-    told = {"CARILLON_HOST": "127.0.0.1", **passed_on(os.environ), **passed_on(environment)}
-    name = f"carillon-test-{secrets.token_hex(6)}"
-    command = [
-        engine_command(), "run", "--rm", f"--name={name}", f"--label={LABEL}",
-        "--network=host", f"--hostname={name}",
-        *options, *(f"--env={variable}" for variable in told), *mounts(told.values()),
-        image(extras=told.get("CARILLON_TRACE_SHARE", "0") != "0"), *arguments,
-    ]  # fmt: skip
-    return Container(name, command, output, **told)
 
 
 def instance(service: str, running: Running | None) -> str:
     """What a process of ours calls itself (see runtime/service.py)."""
     assert running is not None
-    return f"{service}-{running.name if isinstance(running, Container) else running.pid}"
-
-
-def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """Of an environment, what a container is told: its settings."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(PASSED_ON) and not name.startswith(("CARILLON_TEST_", "CARILLON_BASE"))
-    }
-
-
-def mounts(values: Iterable[str]) -> Iterator[str]:
-    """Folders of the files that settings name, so that a file may be replaced."""
-    for folder in {Path(value).parent for value in values if value.startswith("/") and Path(value).exists()}:
-        folder.chmod(0o755)  # pytest's are its user's alone
-        yield f"--volume={folder}:{folder}:ro"
-
-
-def first_process(name: str) -> int:
-    """Of a container, as this machine numbers it; 0 while there is none."""
-    done = docker("inspect", "--format={{.State.Pid}}", name)
-    return int(done.stdout) if done.returncode == 0 else 0
+    return f"{service}-{running.name if isinstance(running, container.Container) else running.pid}"
 
 
 def frozen(pid: int) -> bool:
