@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jwt
 
@@ -194,7 +194,7 @@ class Stack:
             base |= self._project.settings
         return {f"CARILLON_{name}": value for name, value in (base | self._settings).items()}
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         try:
             if self._project:
                 self._project.up(self, self._counts, self._settings)
