@@ -7,6 +7,7 @@ and ports on loopback for what is reached only from within otherwise. NATS is it
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import tempfile
 import urllib.request
@@ -132,7 +133,8 @@ class ComposedNats(NatsServer):
         wait_for(lambda: all(launch.frozen(engine.first_process(name)) for name in self._names))
 
     def destroy(self) -> None:
-        """The project's end is theirs."""
+        """The project's end is theirs, but for what they logged."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self) -> None:
         wait_for(lambda: not any(map(engine.first_process, self._names)), 30, what="the end of NATS")
