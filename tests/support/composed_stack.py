@@ -13,7 +13,7 @@ import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.support import container as engine
 from tests.support import launch
@@ -140,6 +140,9 @@ class ComposedNats(NatsServer):
         wait_for(lambda: not any(map(engine.first_process, self._names)), 30, what="the end of NATS")
 
 
+P = TypeVar("P", bound=ComposedProcess)
+
+
 class Project:
     """The project of one Stack."""
 
@@ -159,17 +162,13 @@ class Project:
         scale = [f"--scale={name}={count}" for name, count in wanted.items() if count]
         started = [*GATEWAYS[:gateways], *(name for name, count in wanted.items() if count)]
         self._composed.up(*scale, *(started or ["provision"]))
-        stack.gateways += [
-            ComposedGateway(name, self._container(name), stack.folder) for name in GATEWAYS[:gateways]
-        ]
+        for name in GATEWAYS[:gateways]:
+            stack.gateways.append(_followed(ComposedGateway(name, self._container(name), stack.folder)))
         for processes, (name, count) in zip(
             (stack.orders, stack.chat, stack.presence), wanted.items(), strict=True
         ):
-            containers = (self._container(name, index + 1) for index in range(count))
-            processes += [ComposedProcess(name, container, stack.folder) for container in containers]
-        for process in stack.processes:
-            assert isinstance(process, ComposedProcess)
-            process.follow()
+            containers = [self._container(name, index + 1) for index in range(count)]
+            processes += [_followed(ComposedProcess(name, each, stack.folder)) for each in containers]
 
     def down(self) -> None:
         """End and remove everything."""
@@ -178,6 +177,11 @@ class Project:
 
     def _container(self, service: str, index: int = 1) -> str:
         return f"{self._composed.name}-{service}-{index}"
+
+
+def _followed(process: P) -> P:
+    process.follow()
+    return process
 
 
 def on_top(settings: Mapping[str, str], nats: ComposedNats) -> dict[str, Any]:
