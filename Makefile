@@ -3,11 +3,11 @@
 
 PY := .venv/bin/python
 
-.PHONY: help demo test drill check fmt bench schema tools nats dashboards lock clean
+.PHONY: help demo test drill e2e-compose check fmt bench schema tools nats dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/demo.stamp ## start NATS, the services, a gateway and a page to watch them
 	@$(PY) -m deploy.demo $(ARGS)
@@ -17,6 +17,9 @@ test: .venv/dev.stamp ## run the tests (ARGS="-k resume")
 
 drill: .venv/dev.stamp ## minutes of faults under load: kills, restarts, cuts, storms
 	@$(PY) -m pytest -m drill tests/drill $(ARGS)
+
+e2e-compose: .venv/dev.stamp ## the end-to-end tests against deploy/compose.yaml; needs a container engine
+	@CARILLON_TEST_STACK=compose $(PY) -m pytest --timeout 300 tests/e2e $(ARGS)
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, schema drift
 	@scripts/check

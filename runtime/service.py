@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -115,6 +116,13 @@ async def _beats(bus: Bus) -> bool:
     return True
 
 
+def instance_name(service: str, pid: int, host: str) -> str:
+    """What a process calls itself, in logs and before others, if its settings do not say: after its number,
+    or after its host where it is the first process. In a container that number is everybody's.
+    """
+    return f"{service}-{host if pid == 1 else pid}"
+
+
 def run(service: Service[Any]) -> None:
     """Run until SIGTERM or SIGINT, then drain and leave with exit code 0. Exit code 2: the settings are wrong
     (all faults on stderr); 1: a port is taken or the work failed. A second signal ends the drain."""
@@ -123,7 +131,8 @@ def run(service: Service[Any]) -> None:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    instance = getattr(settings, "gateway_id", None) or f"{service.name}-{os.getpid()}"
+    named = instance_name(service.name, os.getpid(), socket.gethostname())
+    instance = getattr(settings, "gateway_id", None) or named
     logs.configure(
         service=service.name,
         instance=instance,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import launch
 from tests.support.nats_server import NatsServer
 from tests.support.stack import Stack
 
@@ -38,6 +39,8 @@ def own_nats() -> Iterator[NatsServer]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One gateway and one orders service, for all tests that leave them as they found them."""
-    with Stack() as running:
+    """A gateway and an orders service, for all tests that leave them as they found them; of a project, all of
+    it."""
+    whole = Stack(gateways=2, orders=2, chat=2, presence=2) if launch.KIND == "compose" else Stack()
+    with whole as running:
         yield running

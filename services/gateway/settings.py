@@ -23,7 +23,8 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     """Besides those of every process:
 
     port                    TCP port for clients; 0 = any free port
-    gateway_id              name of this gateway in logs and on the demo page; unset = from the process id
+    gateway_id              name of this gateway in logs and on the demo page; unset = from the process id,
+                            in a container from its host name
     auth_algorithm          HS256, RS256, ES256 or EdDSA: the only one accepted
     auth_secret             HS256's secret, 32 bytes or more
     auth_jwks               the others' public keys: path or http(s) URL of a JSON Web Key Set

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from services.orders.order import Decision
     from services.orders.store import Found
 
-MAX_ROUNDS: Final = 8
-"""Decisions on one command before it gives up: each round lost means that another writer won."""
+PAUSES: Final = tuple(0.01 * 2**n for n in range(8))
+"""Seconds, one for each decision on one command before it gives up. A round is lost to another writer, whose
+change a cluster may count before anybody can read it: so long it is waited for, at most."""
 
 CHANGES = counter("orders_changes", "Changes stored, by new status", ["status"])
 RACES = counter("orders_races_lost", "Writes that came second and were decided again", [])
@@ -97,7 +100,10 @@ class Orders:
         def decide(found: Found | None) -> Decision:
             return orders.advance(_existing(found).event, status, key=key, now=self._now())
 
-        return await self._write(owner, order_id, key, decide, found=await self._store.get(owner, order_id))
+        found = await self._store.get(owner, order_id)
+        if _refuses(decide, found):  # a definite no is not given on the word of a replica that may lag
+            found = await self._store.get(owner, order_id, fresh=True)
+        return await self._write(owner, order_id, key, decide, found=found)
 
     async def _write(
         self,
@@ -108,23 +114,24 @@ class Orders:
         *,
         found: Found | None,
     ) -> OrderReply:
-        for _ in range(MAX_ROUNDS):
+        for pause in PAUSES:
             decision = decide(found)
             if decision.replayed:
                 return OrderReply(order=decision.event.order, replayed=True)
             order = decision.event.order
             message_id = f"{orders.hashed(user_id)}:{order_id}:{order.version}:{orders.hashed(key)}"
             try:
-                stored = await self._store.put(
-                    decision.event, after=found.seq if found else 0, message_id=message_id
-                )
+                stored = await self._store.put(decision.event, after=_seq(found), message_id=message_id)
             except WrongSequence:
                 RACES.inc()
                 stored = False
             if stored:
                 CHANGES.labels(order.status).inc()
                 return OrderReply(order=order)
-            found = await self._store.get(user_id, order_id, fresh=True)
+            latest = await self._store.get(user_id, order_id, fresh=True)
+            if _seq(latest) == _seq(found):
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+            found = latest
         raise Refusal("conflict")
 
     async def _owner(self, user_id: str | None, order_id: str) -> str:
@@ -132,6 +139,18 @@ class Orders:
         if owner is None:
             raise _not_found()
         return owner
+
+
+def _refuses(decide: Callable[[Found | None], Decision], found: Found | None) -> bool:
+    try:
+        decide(found)
+    except Refusal:
+        return True
+    return False
+
+
+def _seq(found: Found | None) -> int:
+    return found.seq if found else 0
 
 
 def _existing(found: Found | None) -> Found:

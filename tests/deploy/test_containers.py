@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from tests.support.container import docker
 from tests.support.containers import BASE, ContainerFleet, engine, image
 from tests.support.outage import outlived
 from tests.support.stack import Stack
@@ -79,6 +80,18 @@ async def test_the_engine_can_tell_whether_a_container_is_ready() -> None:
         assert fleet.run("deploy.smoke", "http://nobody:1") == 1
 
     assert code == 0
+
+
+def test_opentelemetry_is_in_the_image_only_if_asked_for() -> None:
+    """EXTRAS=otel; what needs it cannot be imported otherwise."""
+    plain, traced = (
+        docker("run", "--rm", "--network=none", image(extras=extras), "runtime.otel")
+        for extras in (False, True)
+    )
+
+    assert plain.returncode == 1
+    assert "No module named 'opentelemetry'" in plain.stderr
+    assert traced.returncode == 0, traced.stderr
 
 
 def test_the_image_adds_little_to_its_base(record_property: Callable[[str, object], None]) -> None:

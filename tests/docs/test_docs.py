@@ -29,6 +29,7 @@ from services.gateway.settings import GatewaySettings
 from services.orders.handlers import ORDERS_SERVICE, OrdersSettings
 from services.orders.order import allowed
 from services.presence.handlers import PRESENCE_SERVICE, PresenceSettings
+from tests.support import launch
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
@@ -256,7 +257,7 @@ def test_an_example_of_a_frame_is_one() -> None:
 def test_a_variable_that_is_named_exists(page: Path) -> None:
     """No page speaks of a setting that nobody reads."""
     known = {row[0] for row in table("README.md", "name", "default", "meaning")}
-    known |= DEMO_VARIABLES | CLI_VARIABLES | COMPOSE_VARIABLES
+    known |= DEMO_VARIABLES | CLI_VARIABLES | COMPOSE_VARIABLES | {launch.VARIABLE}
 
     assert set(re.findall(r"\bCARILLON_[A-Z_]+\b", page.read_text())) <= known
 

@@ -347,7 +347,7 @@ async def test_the_api_says_who_is_there_who_is_online_and_what_was(
         page = await get(url, f"/api/presence/room:{room}?limit=1", caller)
         assert (page.json()["count"], page.json()["more"]) == (2, True)
         (gateway,) = page.json()["members"][0]["gateways"]
-        assert gateway.startswith(f"gateway-{stack.gateways[0].pid}-")
+        assert gateway.startswith(stack.gateways[0].instance)
         user = await get(url, "/api/users/barbara/presence", caller)
         assert (user.json()["online"], user.json()["devices"]) == (True, 1)
     await until_async(lambda: is_offline(url, caller, "barbara"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.api import OrdersClient
 from tests.support.otlp import Collector
-from tests.support.stack import Stack
+from tests.support.stack import NearStack
 from tests.support.until import until
 from tests.support.ws import WsClient, chatter
 
@@ -34,7 +34,7 @@ def collector() -> Iterator[Collector]:
 
 async def test_a_message_is_one_trace_from_end_to_end(collector: Collector) -> None:
     """The gateway's call, the service, the append, and the delivery on each gateway, through republish."""
-    with Stack(gateways=2, orders=0, chat=1, TRACE_SHARE="1") as stack:
+    with NearStack(gateways=2, orders=0, chat=1, TRACE_SHARE="1") as stack:
         one, two = (gateway.url for gateway in stack.gateways)
         async with WsClient() as ann, WsClient() as bob, WsClient() as cid:
             for client, url, user in ((ann, one, "ann"), (bob, one, "bob"), (cid, two, "cid")):
@@ -66,7 +66,7 @@ async def test_a_message_is_one_trace_from_end_to_end(collector: Collector) -> N
 
 async def test_an_error_names_its_trace(collector: Collector) -> None:
     """The frame, the answer of the API and that of a stream: whoever has it finds what happened."""
-    with Stack(gateways=1, orders=1, chat=1, TRACE_SHARE="1") as stack:
+    with NearStack(gateways=1, orders=1, chat=1, TRACE_SHARE="1") as stack:
         url = stack.gateways[0].url
         async with WsClient() as ann, OrdersClient(url) as orders, httpx.AsyncClient(base_url=url) as http:
             await ann.hello(url, chatter("ann"))
@@ -86,7 +86,7 @@ async def test_an_error_names_its_trace(collector: Collector) -> None:
 
 async def test_without_a_share_nothing_is_sent(collector: Collector) -> None:
     """Off is the default, and then no error names a trace."""
-    with Stack(gateways=1, orders=0, chat=1) as stack:
+    with NearStack(gateways=1, orders=0, chat=1) as stack:
         async with WsClient() as ann:
             await ann.hello(stack.gateways[0].url, chatter("ann"))
             await ann.join("lobby")

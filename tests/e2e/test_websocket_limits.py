@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.stack import Gateway, Stack
+from tests.support.stack import Gateway, NearStack
 from tests.support.until import until
 from tests.support.ws import PING, PONG, WsClient, chatter, close, frame, leave_all, text
 
@@ -22,9 +22,9 @@ OUTBOX = UNSENT = 65_536
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack() -> Iterator[NearStack]:
     """One gateway that pings often, and chat in which one may say a lot."""
-    with Stack(
+    with NearStack(
         orders=0,
         chat=1,
         PING_INTERVAL="0.5",
@@ -40,7 +40,7 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def gateway(stack: Stack) -> Gateway:
+def gateway(stack: NearStack) -> Gateway:
     """The one gateway."""
     return stack.gateways[0]
 

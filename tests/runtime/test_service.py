@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runtime.service import instance_name
 from tests.support.nats_server import wait_for
 from tests.support.ports import free_port
 from tests.support.stack import ROOT
@@ -206,3 +207,9 @@ def test_a_process_whose_work_has_ended_is_not_alive(
     process.until("started")
 
     wait_for(lambda: process.answer("/livez")[0] == 503, what="not alive")
+
+
+def test_a_container_is_called_after_its_host() -> None:
+    """Its only process has the same number in each."""
+    assert instance_name("chat", 4711, "node") == "chat-4711"
+    assert instance_name("chat", 1, "chat-5d9c-x7k2p") == "chat-chat-5d9c-x7k2p"

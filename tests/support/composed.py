@@ -16,7 +16,7 @@ from tests.support.stack import SECRET
 if TYPE_CHECKING:
     from types import TracebackType
 
-STARTED: Final = ("nginx", "orders", "chat", "shop", "prometheus")
+STARTED: Final = ("nginx", "orders", "chat", "presence", "shop", "prometheus")
 """With what they depend on. Grafana is left out: nothing here looks at it."""
 
 
@@ -36,11 +36,13 @@ def compose() -> list[str]:
 
 
 class Composed:
-    """The project on free ports. Use as a context manager."""
+    """The project on free ports; `more` is a file that goes on top. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         self.port, self.shop_port, self.prometheus_port = free_port(), free_port(), free_port()
-        self._command = [*compose(), "-p", f"carillon-test-{self.port}", "-f", "deploy/compose.yaml"]
+        self.name = f"carillon-test-{self.port}"
+        files = [part for file in ("deploy/compose.yaml", *more) for part in ("-f", file)]
+        self._command = [*compose(), "-p", self.name, *files]
         self._environment = {
             **os.environ,
             "CARILLON_IMAGE": image(),
@@ -59,7 +61,12 @@ class Composed:
         )  # fmt: skip
 
     def __enter__(self) -> Composed:
-        done = self("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120", *STARTED)
+        self.up("--wait", "--wait-timeout", "120", *STARTED)
+        return self
+
+    def up(self, *arguments: str) -> None:
+        """Start what is named, and what that depends on. Skips if an image cannot be had."""
+        done = self("up", "--detach", "--no-build", *arguments)
         if done.returncode:
             self.close()
             if "no such host" in done.stderr or "pull access denied" in done.stderr:
@@ -67,7 +74,6 @@ class Composed:
                     f"IMAGES OF OTHERS CANNOT BE HAD: compose.yaml was not started {done.stderr[-150:]}"
                 )
             raise AssertionError(done.stderr[-3000:])
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,4 +82,4 @@ class Composed:
 
     def close(self) -> None:
         """End and remove everything."""
-        self("down", "--volumes", "--timeout", "1")
+        self("down", "--volumes", "--timeout", "0")

@@ -1,6 +1,6 @@
 """Containers of the image under test. Without an engine, or what it needs, tests are skipped and say why.
 
-CARILLON_TEST_IMAGE   an image that is there already, instead of building one
+CARILLON_TEST_IMAGE   an image that is there already, instead of building one; with -otel behind, with extras
 CARILLON_BASE         the base to build on; default python:3.13-slim
 DOCKER                the command line that builds; default docker. It must know BuildKit
 
@@ -64,15 +64,20 @@ def engine() -> Any:
 
 
 @functools.cache
-def image() -> str:
-    """The image under test, built once. Skips if its base cannot be had; fails if it does not build."""
+def image(*, extras: bool = False) -> str:
+    """The image under test, built once, with OpenTelemetry if asked for. Skips if its base cannot be had;
+    fails if it does not build."""
     client = engine()
+    suffix = "-otel" if extras else ""
     if given := os.environ.get("CARILLON_TEST_IMAGE"):
-        client.images.get(given)
-        return given
+        client.images.get(given + suffix)
+        return given + suffix
     _base(client)
     command = os.environ.get("DOCKER", "docker")
-    arguments = ["-f", "deploy/Dockerfile", "-t", BUILT, "--build-arg", f"BASE={BASE}", *_secrets(), "."]
+    arguments = [
+        "-f", "deploy/Dockerfile", "-t", BUILT + suffix, "--build-arg", f"BASE={BASE}",
+        "--build-arg", f"EXTRAS={suffix.removeprefix('-')}", *_secrets(), ".",
+    ]  # fmt: skip
     done = subprocess.run(
         [command, "build", *arguments],
         cwd=ROOT, env={**os.environ, "DOCKER_BUILDKIT": "1"},
@@ -83,7 +88,7 @@ def image() -> str:
             f"NO BUILDKIT: {command} cannot build; DOCKER names another, CARILLON_TEST_IMAGE an image"
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    return BUILT
+    return BUILT + suffix
 
 
 def _base(client: Any) -> None:
@@ -125,7 +130,7 @@ class ContainerFleet:
         try:
             self._start_nats()
             assert self.run("runtime.provision") == 0
-            for service in ("orders", "chat"):
+            for service in ("orders", "chat", "presence"):
                 self.start(f"services.{service}")
             self.gateways = [self.start("services.gateway") for _ in range(2)]
         except BaseException:

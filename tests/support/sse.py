@@ -104,6 +104,7 @@ class SseClient:
             self._reader_task.cancel()
             await asyncio.gather(self._reader_task, return_exceptions=True)
         if self._writer is not None:
+            self._writer.close()  # the reader does too, unless it was cancelled before it began
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
 

@@ -7,18 +7,23 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jwt
 
+from tests.support import launch
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.composed_stack import Project
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-more-than-32-bytes"
@@ -41,17 +46,12 @@ class ServiceProcess:
     def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
         self.name = name
         self.internal_port = free_port()
-        self._environment = {
-            **os.environ,
-            **environment,
-            "PYTHONPATH": str(ROOT),
-            "CARILLON_INTERNAL_PORT": str(self.internal_port),
-        }
+        self._environment = {**environment, "CARILLON_INTERNAL_PORT": str(self.internal_port)}
         self._folder = folder
         self.log = folder / f"{name}-{self.internal_port}.log"
         self.descriptors: int | None = None
         """How many files it may have open at most; as many as we may unless set."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: launch.Running | None = None
 
     @property
     def pid(self) -> int:
@@ -59,26 +59,30 @@ class ServiceProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def instance(self) -> str:
+        """How it calls itself, at least at the beginning of its name."""
+        return launch.instance(self.name, self._process)
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        """Of Python."""
+        return ("-m", f"services.{self.name}")
+
     def spawn(self) -> None:
         """Start it; `wait_ready` waits for it."""
-        command = [sys.executable, "-m", f"services.{self.name}"]
-        if self.descriptors is not None:
-            command = ["sh", "-c", f'ulimit -n {self.descriptors} && exec "$@"', "sh", *command]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT, env=self._environment, stdout=log, stderr=log,
-            )  # fmt: skip
+            self._process = launch.python(
+                self.arguments, self._environment, log, descriptors=self.descriptors
+            )
 
     def wait_ready(self, seconds: float = 20.0) -> None:
         """Returns once /readyz says so."""
         deadline = time.monotonic() + seconds
         while self.readyz() != 200:
             assert self._process is not None
-            if self._process.poll() is not None:
-                raise RuntimeError(
-                    f"{self.name} ended with {self._process.returncode}:\n{self.log.read_text()}"
-                )
+            if (code := self._process.poll()) is not None:
+                raise RuntimeError(f"{self.name} ended with {code}:\n{self.log.read_text()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} is not ready:\n{self.log.read_text()}")
             time.sleep(0.02)
@@ -164,13 +168,18 @@ class Gateway(ServiceProcess):
 
 
 class Stack:
-    """NATS with its streams, and as many services and gateways as asked for. Use as a context manager."""
+    """NATS with its streams, and as many services and gateways as asked for. Use as a context manager.
+
+    What it starts with may be a project of deploy/compose.yaml (see launch.py); what is added later joins it
+    from outside.
+    """
 
     def __init__(
         self, *, gateways: int = 1, orders: int = 1, chat: int = 0, presence: int = 0, **settings: str
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="carillon-stack-"))
-        self.nats = NatsServer()
+        self._project = _project(type(self))
+        self.nats: NatsServer = self._project.nats if self._project else NatsServer()
         self._settings = settings
         self._counts = gateways, orders, chat, presence
         self.gateways: list[Gateway] = []
@@ -181,17 +190,16 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What every process is told."""
         base = {"NATS_URL": self.nats.url, "AUTH_SECRET": SECRET, "DRAIN_SECONDS": "2"}
+        if self._project:
+            base |= self._project.settings
         return {f"CARILLON_{name}": value for name, value in (base | self._settings).items()}
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         try:
-            self.nats.start()
-            self.provision()
-            gateways, orders, chat, presence = self._counts
-            self.gateways = [self.new_gateway() for _ in range(gateways)]
-            self.orders = [self.new_orders() for _ in range(orders)]
-            self.chat = [self.new_chat() for _ in range(chat)]
-            self.presence = [self.new_presence() for _ in range(presence)]
+            if self._project:
+                self._project.up(self, self._counts, self._settings)
+            else:
+                self._start()
             for process in self.processes:
                 process.wait_ready()
         except BaseException:
@@ -202,6 +210,15 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _start(self) -> None:
+        self.nats.start()
+        self.provision()
+        gateways, orders, chat, presence = self._counts
+        self.gateways = [self.new_gateway() for _ in range(gateways)]
+        self.orders = [self.new_orders() for _ in range(orders)]
+        self.chat = [self.new_chat() for _ in range(chat)]
+        self.presence = [self.new_presence() for _ in range(presence)]
+
     @property
     def processes(self) -> list[ServiceProcess]:
         """All but NATS."""
@@ -209,11 +226,8 @@ class Stack:
 
     def provision(self) -> None:
         """`python -m runtime.provision`."""
-        subprocess.run(
-            [sys.executable, "-m", "runtime.provision"],
-            cwd=ROOT, env={**os.environ, **self.environment(), "PYTHONPATH": str(ROOT)},
-            check=True, timeout=30, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = launch.python(["-m", "runtime.provision"], self.environment(), subprocess.DEVNULL)
+        assert done.wait(timeout=30) == 0, "the streams could not be provisioned"
 
     def new_gateway(self, *, descriptors: int | None = None, **settings: str) -> Gateway:
         """One more, spawned but perhaps not ready; the caller may append it to `gateways`."""
@@ -248,5 +262,20 @@ class Stack:
             process.signal(signal.SIGKILL)
         for process in self.processes:
             process.wait()
+        if self._project:
+            self._project.down()
         self.nats.destroy()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class NearStack(Stack):
+    """A stack that is never a project: for a test that listens on this machine's loopback itself, or looks at
+    its sockets."""
+
+
+def _project(kind: type[Stack]) -> Project | None:
+    if launch.KIND != "compose" or kind is not Stack:
+        return None
+    from tests.support.composed_stack import Project  # noqa: PLC0415 # needs an engine
+
+    return Project()

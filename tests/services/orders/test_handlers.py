@@ -26,7 +26,7 @@ from runtime.clock import utc_now
 from runtime.log import Log
 from runtime.rpc import RpcServer, call
 from services.orders.handlers import Orders, methods
-from services.orders.store import OrderStore
+from services.orders.store import Found, OrderStore
 from tests.support.buses import connected_bus, metric
 from tests.support.streams import provisioned
 
@@ -118,6 +118,48 @@ async def test_what_is_not_allowed_is_refused_and_not_stored(shop: Shop, order_i
             await shop.advance(order_id, status)
 
     assert await shop.stored(order_id) == 2
+
+
+class LaggingStore(OrderStore):
+    """A replica that has not seen the last change; with `blind` reads of the leader as well, it has not got
+    around to applying it."""
+
+    blind = 0
+
+    async def get(self, user_id: str, order_id: str, *, fresh: bool = False) -> Found | None:
+        """As it was one change before."""
+        if fresh and not self.blind:
+            return await super().get(user_id, order_id, fresh=True)
+        self.blind -= fresh
+        *_, before, _ = await self._log.from_seq(f"orders.log.{user_id}.{order_id}", 1)
+        return self._found(before)
+
+
+async def test_nothing_is_refused_because_a_replica_lags(shop: Shop, order_id: str) -> None:
+    """It still has the order where the next step is not allowed; and what is not allowed stays so."""
+    await shop.place(order_id)
+    await shop.advance(order_id, OrderStatus.CONFIRMED)
+    lagging = Orders(LaggingStore(shop.log), utc_now)
+    step = AdvanceOrder(order_id=order_id, status=OrderStatus.PREPARING, key="p", user_id="alice")
+    reply = await lagging.advance(step)
+
+    assert (reply.order.status, reply.order.version) == (OrderStatus.PREPARING, 3)
+    with refused("illegal_transition"):
+        await lagging.advance(
+            AdvanceOrder(order_id=order_id, status=OrderStatus.DELIVERED, key="d", user_id="alice")
+        )
+
+
+async def test_a_change_that_counts_and_cannot_be_read_yet_is_waited_for(shop: Shop, order_id: str) -> None:
+    """A cluster's leader compares with what is on its way to its disks."""
+    await shop.place(order_id)
+    await shop.advance(order_id, OrderStatus.CONFIRMED)
+    store = LaggingStore(shop.log)
+    store.blind = 5
+    reply = await Orders(store, utc_now).cancel(CancelOrder(order_id=order_id, key="c", user_id="alice"))
+
+    assert (reply.order.status, reply.order.version) == (OrderStatus.CANCELLED, 3)
+    assert store.blind == 0
 
 
 async def test_staff_need_not_know_the_owner(shop: Shop, order_id: str) -> None:
