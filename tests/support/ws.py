@@ -301,7 +301,7 @@ class WsClient:
         except (OSError, asyncio.IncompleteReadError):
             self.closed = code or CUT
             if self._writer is not None:
-                self._writer.close()  # as every client does, once the gateway has
+                self._writer.transport.abort()  # every client closes, once the gateway has
 
     def _received(self, opcode: int, payload: bytes) -> int:
         if opcode == CLOSE:
