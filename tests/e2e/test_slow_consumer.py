@@ -12,7 +12,7 @@ from tests.support.api import OrdersClient
 from tests.support.crowd import close_all, join, told, until_each
 from tests.support.orders_stream import orders_stream
 from tests.support.sse import SseClient
-from tests.support.stack import Stack, token
+from tests.support.stack import NearStack, token
 
 BLOCK = re.compile(rb"id: (\w+-\d+)\n(?:event: \w+\n)?data: (.*)\n\n")
 SLOW = 'reason="slow_consumer"'
@@ -23,7 +23,7 @@ MAX_BURSTS = 60
 
 async def test_it_is_cut_when_its_outbox_is_full_and_resumes_while_nobody_else_waits() -> None:
     """Given up once OUTBOX_BYTES wait for it. The others are told everything meanwhile, and it afterwards."""
-    with Stack(OUTBOX_BYTES="4096") as stack:
+    with NearStack(OUTBOX_BYTES="4096") as stack:
         gateway = stack.gateways[0]
         async with OrdersClient(gateway.url) as orders, orders_stream(stack) as stream:
             order_id = await orders.place()

@@ -269,8 +269,8 @@ class Stack:
 
 
 class NearStack(Stack):
-    """A stack that is never a project: for a test that listens on this machine's loopback itself, or looks at
-    its sockets."""
+    """A stack that is never a project: for a test that listens on this machine's loopback itself, or rests on
+    what a socket holds, to which an engine's own proxy would add."""
 
 
 def _project(kind: type[Stack]) -> Project | None:
