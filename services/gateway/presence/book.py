@@ -39,6 +39,16 @@ class Seat(msgspec.Struct, gc=False):
         return self.sockets or 1
 
 
+class _Crowd:
+    """Of a scope with several pages: on which each user is, and how many of the first ones have no room."""
+
+    __slots__ = ("full", "page_of")
+
+    def __init__(self, page_of: dict[str, int]) -> None:
+        self.page_of = page_of
+        self.full = 0
+
+
 class PageId(NamedTuple):
     """Where a page is."""
 
@@ -56,8 +66,8 @@ class Book:
 
     def __init__(self) -> None:
         self._scopes: dict[str, list[dict[str, Seat]]] = {}
-        self._full: dict[str, int] = {}
-        """Of scopes with several pages: how many of the first ones have no room."""
+        self._crowds: dict[str, _Crowd] = {}
+        """Scopes that ever had several pages, until nobody is left."""
         self._lingering: dict[tuple[str, str], float] = {}
         self._changed: dict[PageId, None] = {}
 
@@ -66,8 +76,10 @@ class Book:
         number, seat = self._find(scope, user)
         if seat is None:
             number = self._free_page(scope)
-            seat = Seat(sys.intern(name), at, at, 1, metadata or b"")
-            self._scopes[scope][number][sys.intern(user)] = seat
+            user = sys.intern(user)
+            self._scopes[scope][number][user] = Seat(sys.intern(name), at, at, 1, metadata or b"")
+            if scope in self._crowds:
+                self._crowds[scope].page_of[user] = number
             self._changed[PageId(scope, number)] = None
             return
         before = seat.devices
@@ -157,30 +169,36 @@ class Book:
         return len(self._lingering)
 
     def _find(self, scope: str, user: str) -> tuple[int, Seat | None]:
-        # No index of users: pages are few (one in all but the largest scopes), connections are many.
-        for number, page in enumerate(self._scopes.get(scope, ())):
-            if user in page:
-                return number, page[user]
-        return 0, None
+        pages = self._scopes.get(scope)
+        if pages is None:
+            return 0, None
+        crowd = self._crowds.get(scope)
+        number = 0 if crowd is None else crowd.page_of.get(user, 0)
+        return number, pages[number].get(user)
 
     def _free_page(self, scope: str) -> int:
         pages = self._scopes.setdefault(scope, [])
-        number = self._full.get(scope, 0)
+        crowd = self._crowds.get(scope)
+        number = 0 if crowd is None else crowd.full
         while number < len(pages) and len(pages[number]) >= PAGE:
             number += 1
-        if number:
-            self._full[scope] = number
         if number == len(pages):
             pages.append({})
+            if number == 1 and crowd is None:
+                crowd = self._crowds[scope] = _Crowd(dict.fromkeys(pages[0], 0))
+        if crowd is not None:
+            crowd.full = number
         return number
 
     def _remove(self, scope: str, number: int, user: str) -> None:
         pages = self._scopes[scope]
         del pages[number][user]
-        if number < self._full.get(scope, 0):
-            self._full[scope] = number
+        crowd = self._crowds.get(scope)
+        if crowd is not None:
+            del crowd.page_of[user]
+            crowd.full = min(crowd.full, number)
         while pages and not pages[-1]:
             pages.pop()
         if not pages:
             del self._scopes[scope]
-            self._full.pop(scope, None)
+            self._crowds.pop(scope, None)
