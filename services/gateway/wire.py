@@ -122,7 +122,9 @@ class WireFormat:
 
     def frame(self, frame: ServerFrame) -> bytes:
         """A frame for one client."""
-        return framed(self._opcode, self._encode(frame))
+        data = self._encode(frame)
+        size = len(data)
+        return (self._heads[size] if size < SHORT else _head(self._opcode, size)) + data
 
     def decode(self, data: bytes) -> ClientFrame:
         """One message of a client. Raises Refusal "invalid_json" for what is no JSON or MessagePack at all,
@@ -153,9 +155,7 @@ class WireFormat:
     def _event(self, event: Event) -> bytes:
         body = event.body
         if type(body) is ChatMessage:  # nearly every event is; `event_frames` would say the same
-            data = self._encode(chat_frame(body, f"{event.epoch}-{event.seq}"))
-            size = len(data)
-            return (self._heads[size] if size < SHORT else _head(self._opcode, size)) + data
+            return self.frame(chat_frame(body, f"{event.epoch}-{event.seq}"))
         return b"".join(map(self.frame, event_frames(event)))
 
 
