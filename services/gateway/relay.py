@@ -10,6 +10,7 @@ no successor that would show the hole.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import re
 import time
@@ -32,7 +33,7 @@ from services.gateway.hub import Channel, Event, Offer
 from services.gateway.kinds import ORDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from proto.positions import Position
     from runtime.bus import Bus
@@ -72,7 +73,8 @@ LAG = histogram(
 )
 
 
-_ACCEPTED: Final = LIVE.labels(Offer.ACCEPTED.name.lower())
+_ACCEPTED_OFFER: Final = Offer.ACCEPTED
+_ACCEPTED: Final = LIVE.labels(_ACCEPTED_OFFER.name.lower())
 _ORIGIN: Final = names.ORIGIN.encode()
 _PLACE: Final = re.compile(rb"\r\nNats-Sequence: (\d{1,20})\r\n[^\r]*\r\nNats-Last-Sequence: (\d{1,20})\r\n")
 """As republish writes them, with the time between them; where they stand otherwise they are looked up."""
@@ -96,6 +98,8 @@ class Relay:
         self, live: Bus, log: Log, *, max_channels: int, kind: Kind = ORDER, author: Author | None = None
     ) -> None:
         self._kind = kind
+        self._read, self._ends = kind.read, kind.ends
+        self._hear = self._received  # one bound method: there are as many handlers as channels
         self._author = author
         self._live = live
         self._log = log
@@ -248,7 +252,7 @@ class Relay:
         # Live messages are offered from here on; what the read below finds as well is recognised by its
         # sequence.
         subscription = self._live.subscribe(
-            self._kind.spec.live_subject(subject) or "", self._receiver(channel)
+            self._kind.spec.live_subject(subject) or "", functools.partial(self._hear, channel)
         )
         try:
             await patiently(self._live.flush)
@@ -289,12 +293,12 @@ class Relay:
     ) -> Event:
         """The stored message as an event; without a body if it cannot be read."""
         try:
-            body = self._kind.read(payload)
+            body = self._read(payload)
         except _UNREADABLE:
             UNREADABLE.inc()
             log.error("message_unreadable", stream=self._kind.spec.name, seq=seq)
             return Event(epoch, seq, previous, None, channel=name)
-        final = self._kind.ends is not None and self._kind.ends(body)
+        final = self._ends is not None and self._ends(body)
         return Event(epoch, seq, previous, body, final, name, origin)
 
     # -- resuming ---------------------------------------------------------------------
@@ -362,36 +366,32 @@ class Relay:
 
     # -- live -----------------------------------------------------------------------
 
-    def _receiver(self, channel: Channel) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
+    def _received(
+        self, channel: Channel, _subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None
+    ) -> None:
         # Written out, and no call more than it takes: this runs for every message of every channel.
-        search, offer, accepted = _PLACE.search, channel.offer, Offer.ACCEPTED
-        read, ends = self._kind.read, self._kind.ends
-
-        def received(_subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
-            place = search(headers or b"")
-            if place is None:
-                self._received_oddly(channel, payload, headers)
-                return
-            seq, previous = place.groups()
-            try:
-                body = read(payload)
-            except _UNREADABLE:
-                self._received_oddly(channel, payload, headers)
-                return
-            # Most live messages have no origin, and then they are not searched line by line.
-            origin = _origin(headers) if _ORIGIN in headers else ""  # type: ignore[operator]
-            final = ends is not None and ends(body)
-            event = Event(channel.epoch, int(seq), int(previous), body, final, channel.name, origin)
-            outcome = offer(event)
-            if outcome is accepted:
-                self._accepted += 1
-                if not self._ready:
-                    self._flush_soon(headers)
-                self._ready[channel] = None
-            else:
-                self._not_accepted(channel, event, outcome)
-
-        return received
+        place = _PLACE.search(headers or b"")
+        if place is None:
+            self._received_oddly(channel, payload, headers)
+            return
+        try:
+            body = self._read(payload)
+        except _UNREADABLE:
+            self._received_oddly(channel, payload, headers)
+            return
+        seq, previous = place.groups()
+        # Most live messages have no origin, and then they are not searched line by line.
+        origin = _origin(headers) if _ORIGIN in headers else ""  # type: ignore[operator]
+        final = self._ends is not None and self._ends(body)
+        event = Event(channel.epoch, int(seq), int(previous), body, final, channel.name, origin)
+        outcome = channel.offer(event)
+        if outcome is _ACCEPTED_OFFER:
+            self._accepted += 1
+            if not self._ready:
+                self._flush_soon(headers)
+            self._ready[channel] = None
+        else:
+            self._not_accepted(channel, event, outcome)
 
     def _received_oddly(self, channel: Channel, payload: bytes, headers: bytes | None) -> None:
         """What was not republished, or otherwise than usual, or cannot be read."""
