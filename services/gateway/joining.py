@@ -65,10 +65,8 @@ class Joining:
         start = Start(channel.last, [], broken) if broken else relay.at_hand(channel, position)
         if start is None:
             return False
-        if not client.session.present:
-            _begin(client, channel, frame, start, None)
-            return True
-        return self._enter_at_once(client, channel, frame, start)
+        with relay.pinned(channel):  # who joins again leaves first, and may be the only one there
+            return self._begin_at_once(client, channel, frame, start)
 
     async def join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
         """Follow the channel `name`. Raises Refusal; then nothing is followed that was not before."""
@@ -105,9 +103,12 @@ class Joining:
 
     # -- inside ---------------------------------------------------------------------------
 
-    def _enter_at_once(
+    def _begin_at_once(
         self, client: Client, channel: Channel, frame: Subscribe | JoinRoom, start: Start
     ) -> bool:
+        if not client.session.present:
+            _begin(client, channel, frame, start, None)
+            return True
         wish, metadata = _as_wished(frame)
         count = self._presence.count_now(channel.name, identity_of(client).user)
         if count is None:

@@ -91,6 +91,21 @@ async def test_a_join_and_a_leave_are_told_on_the_other_gateway(
         assert bob.of("user_joined") == bob.of("user_left") == []
 
 
+async def test_who_is_alone_on_a_gateway_and_joins_again_hears_on(
+    stack: Stack, alice: WsClient, room: str
+) -> None:
+    """At once, when all of the room is at hand: it stays open although its only follower leaves it for that
+    moment.
+    """
+    await until_async(lambda: there(alice, room, ["alice"]))
+    async with await enter(stack, "bob", room, at=1) as bob:
+        for text in ("one", "two", "three"):
+            again = await alice.ask("join_room", roomId=room)
+            assert again["onlineCount"] in {1, 2}
+            await bob.ask("chat_message", text=text)
+        await alice.until(lambda: alice.said == ["one", "two", "three"], what="all three")
+
+
 async def there(client: WsClient, room: str, users: list[str]) -> bool:
     """Whether these are in the room, as `client` is told."""
     answer = await client.ask("who", scope=f"room:{room}")
