@@ -1,9 +1,8 @@
 """The WebSocket opening handshake (RFC 6455 section 4.2): answered with 101 and handed to a connection, or
 refused.
 
-What can be decided without waiting is
-decided here: origin, admission, path. The token is the session's first work, so that a bad one ends in a
-close code, which is all that a browser can see.
+What can be decided without waiting is decided here: origin, admission, path. The token comes behind that, so
+that a bad one ends in a close code, which is all that a browser can see.
 """
 
 from __future__ import annotations
