@@ -98,7 +98,6 @@ class Arrival:
             return now + HEAD_SECONDS / 4
         if self.head_since is not None and now - self.head_since > HEAD_SECONDS:
             self.refuse(408, _error("timeout", "The request did not arrive in time."))
-            return None
         return now + HEAD_SECONDS / 4
 
     def _stuck(self, now: float) -> bool:

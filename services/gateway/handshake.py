@@ -164,10 +164,12 @@ class Handshake:
         # With what the token leads to: two writes would cost twice.
         transport = socket.out
         socket.transport = cork = Cork(transport, answer)
-        if isinstance(socket, ClientSocket):
-            self._present_token(socket, request)
-        cork.pull()
-        socket.transport = transport
+        try:
+            if isinstance(socket, ClientSocket):
+                self._present_token(socket, request)
+        finally:
+            cork.pull()
+            socket.transport = transport
 
     def _gone(self, socket: WebSocket) -> None:
         self._awaited.discard(socket)

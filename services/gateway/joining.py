@@ -58,15 +58,21 @@ class Joining:
         if not name.startswith(ROOM) or not self._open_rooms.knows(name[len(ROOM) :], time.monotonic()):
             return False
         found = self._channels.at_hand(name)
-        if found is None:
+        wish, metadata = _as_wished(frame)
+        present = client.session.present
+        count = self._presence.count_now(name, identity_of(client).user) if present else None
+        if found is None or (present and count is None):
             return False
         relay, channel = found
         position, broken = _position(frame.since)
         start = Start(channel.last, [], broken) if broken else relay.at_hand(channel, position)
         if start is None:
             return False
+        again = name in client.session.channels
         with relay.pinned(channel):  # who joins again leaves first, and may be the only one there
-            return self._begin_at_once(client, channel, frame, start)
+            _begin(client, channel, frame, start, count)
+            self._enter(client, channel, wish, metadata, again=again)
+        return True
 
     async def join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
         """Follow the channel `name`. Raises Refusal; then nothing is followed that was not before."""
@@ -103,21 +109,12 @@ class Joining:
 
     # -- inside ---------------------------------------------------------------------------
 
-    def _begin_at_once(
-        self, client: Client, channel: Channel, frame: Subscribe | JoinRoom, start: Start
-    ) -> bool:
-        if not client.session.present:
-            _begin(client, channel, frame, start, None)
-            return True
-        wish, metadata = _as_wished(frame)
-        count = self._presence.count_now(channel.name, identity_of(client).user)
-        if count is None:
-            return False
-        again = channel.name in client.session.channels
-        _begin(client, channel, frame, start, count)
+    def _enter(
+        self, client: Client, channel: Channel, wish: Wish, metadata: bytes | None, *, again: bool
+    ) -> None:
+        # It may have gone meanwhile, and what it said is done all the same: then it is not there.
         if channel.name in client.session.channels and client.session.present:
             self._presence.joined(client, channel, wish, metadata, again=again)
-        return True
 
     async def _join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
         """Follow a room, and be in it."""
@@ -126,9 +123,7 @@ class Joining:
         scene = self._presence.pin(name)
         try:
             channel = await self._follow(client, name, frame, scene)
-            # It may have gone meanwhile, and what it said is done all the same: then it is not there.
-            if name in client.session.channels and client.session.present:
-                self._presence.joined(client, channel, wish, metadata, again=again)
+            self._enter(client, channel, wish, metadata, again=again)
         finally:
             self._presence.unpin(scene)
 

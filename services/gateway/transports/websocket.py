@@ -193,7 +193,7 @@ class WebSocket(asyncio.Protocol):
             return self._leave(now)
         if self._parser is not None and now - self._half_since > MESSAGE_SECONDS:
             self.end("half_message", Rfc6455.POLICY_VIOLATION, "Message took too long")
-            return None
+            return self._leave(now)
         if self._ping == ASKED:
             self.cut("no_pong")
             return None

@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from services.gateway.transports.cork import Cork
-
-
-class Recorder(asyncio.Transport):
-    """A transport that notes what is done with it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done: list[Any] = []
-
-    def write(self, data: Any) -> None:
-        """Noted."""
-        self.done.append(bytes(data))
-
-    def close(self) -> None:
-        """Noted."""
-        self.done.append("closed")
-
-    def write_eof(self) -> None:
-        """Noted."""
-        self.done.append("half closed")
-
-    def abort(self) -> None:
-        """Noted."""
-        self.done.append("aborted")
-
-    def get_write_buffer_size(self) -> int:
-        """Something waits already."""
-        return 7
+from tests.support.recorder import Recorder
 
 
 def test_what_is_written_leaves_in_one_write() -> None:
     """In order, and once."""
-    under = Recorder()
+    under = Recorder(unread=7)
     cork = Cork(under, b"101")
     cork.write(b"hello")
     assert under.done == []

@@ -1,0 +1,75 @@
+"""Joining at once: all is at hand, or nothing is done."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from proto import subjects
+from proto.errors import Refusal
+from proto.websocket import JoinRoom
+from services.gateway.auth import Identity
+from services.gateway.channels import Channels
+from services.gateway.hub import Channel
+from services.gateway.joining import Joining
+from services.gateway.kinds import ROOM
+from services.gateway.relay import Relay
+from services.gateway.session import Limits, Session
+
+if TYPE_CHECKING:
+    from services.gateway.client import Client
+
+SUBJECT = subjects.room_log("a")
+
+
+class Unloaded:
+    """Presence that does not know yet who is in the room."""
+
+    def count_now(self, scope: str, user: str) -> None:
+        """Not known."""
+
+
+class Newcomer:
+    """A client that is present."""
+
+    def __init__(self) -> None:
+        self.session = Session("s", Limits(), 0.0)
+        self.session.identity = Identity(user="u", expires_at=1e12)
+        self.session.present = True
+
+
+@pytest.fixture
+def relay() -> Relay:
+    """It has a room open in which nobody is yet; whoever had it opened is about to be told."""
+    relay = Relay(cast("Any", None), cast("Any", None), max_channels=10, kind=ROOM)
+    relay._channels[SUBJECT] = Channel(SUBJECT, "e", [], "room:a")
+    return relay
+
+
+@pytest.mark.parametrize("frame", [JoinRoom(room_id="a", id="1"), JoinRoom(room_id="a")])
+def test_what_cannot_be_done_at_once_leaves_the_room_open(relay: Relay, frame: JoinRoom) -> None:
+    """Those who wait for it would otherwise open it again and again."""
+    joining = Joining(
+        Channels({"room": relay}, cast("Any", None)), cast("Any", Unloaded()), cast("Any", None)
+    )
+    joining._open_rooms.remember("a", time.monotonic())
+
+    assert joining.at_once(cast("Client", Newcomer()), "room:a", frame) is False
+    assert relay.find(SUBJECT) is not None
+
+
+def test_a_refusal_leaves_the_room_open_too(relay: Relay) -> None:
+    """Metadata that is too deep, for example."""
+    deep: dict[str, Any] = {}
+    for _ in range(20):
+        deep = {"a": deep}
+    joining = Joining(
+        Channels({"room": relay}, cast("Any", None)), cast("Any", Unloaded()), cast("Any", None)
+    )
+    joining._open_rooms.remember("a", time.monotonic())
+
+    with pytest.raises(Refusal, match="deep"):
+        joining.at_once(cast("Client", Newcomer()), "room:a", JoinRoom(room_id="a", id="1", metadata=deep))
+    assert relay.find(SUBJECT) is not None
