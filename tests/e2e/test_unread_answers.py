@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tests.support.api import OrdersClient
 from tests.support.orders_stream import in_batches, orders_stream
 from tests.support.raw_http import request
-from tests.support.stack import Stack, token
+from tests.support.stack import NearStack, token
 from tests.support.until import until
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def read_slowly(sock: socket.socket) -> int:
 
 async def test_an_answer_that_is_not_read_is_given_up_and_one_that_is_read_slowly_is_not() -> None:
     """Ten seconds without a byte; whoever reads, however slowly, gets it whole."""
-    with Stack(gateways=1, UNSENT_BYTES="16384") as stack:
+    with NearStack(gateways=1, UNSENT_BYTES="16384") as stack:
         gateway = stack.gateways[0]
         files = gateway.open_files()
         async with OrdersClient(gateway.url) as orders:
@@ -65,7 +65,7 @@ async def test_an_answer_that_is_not_read_is_given_up_and_one_that_is_read_slowl
 
 async def test_a_stream_that_has_ended_is_not_kept_for_who_does_not_read_its_end() -> None:
     """It is cut two heartbeats later."""
-    with Stack(gateways=1, HEARTBEAT_SECONDS="1", UNSENT_BYTES="4096") as stack:
+    with NearStack(gateways=1, HEARTBEAT_SECONDS="1", UNSENT_BYTES="4096") as stack:
         gateway = stack.gateways[0]
         async with OrdersClient(gateway.url) as orders, orders_stream(stack) as stream:
             order_id = await orders.place()
