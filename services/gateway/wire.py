@@ -114,7 +114,6 @@ class WireFormat:
     ):
         self.text = opcode is Opcode.TEXT
         self._opcode = opcode
-        self._heads = _SHORT[opcode]
         self._encode = encode
         self._decode = decode
         self._read_id = read_id
@@ -122,9 +121,7 @@ class WireFormat:
 
     def frame(self, frame: ServerFrame) -> bytes:
         """A frame for one client."""
-        data = self._encode(frame)
-        size = len(data)
-        return (self._heads[size] if size < SHORT else _head(self._opcode, size)) + data
+        return framed(self._opcode, self._encode(frame))
 
     def decode(self, data: bytes) -> ClientFrame:
         """One message of a client. Raises Refusal "invalid_json" for what is no JSON or MessagePack at all,
@@ -155,7 +152,7 @@ class WireFormat:
     def _event(self, event: Event) -> bytes:
         body = event.body
         if type(body) is ChatMessage:  # nearly every event is; `event_frames` would say the same
-            return self.frame(chat_frame(body, f"{event.epoch}-{event.seq}"))
+            return self.frame(chat_frame(body, _position(event)))
         return b"".join(map(self.frame, event_frames(event)))
 
 

@@ -9,15 +9,16 @@ import pytest
 
 from proto.chat import MessageSent, SendMessage
 from runtime import rpc
-from runtime.bus import Bus
-from runtime.settings import ProcessSettings
 from tests.support.api import OrdersClient
+from tests.support.buses import connected_bus
 from tests.support.sse import SseClient
 from tests.support.stack import Stack, token
 from tests.support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from runtime.bus import Bus
 
 SCOPE = "orders:read orders:write chat"
 
@@ -32,11 +33,8 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 async def bus(stack: Stack) -> AsyncIterator[Bus]:
     """A connection of our own, to speak in rooms."""
-    connection = Bus(ProcessSettings(nats_url=(stack.nats.url,)), role="test", name="test")
-    await connection.start()
-    await connection.until_connected()
-    yield connection
-    await connection.close()
+    async with connected_bus(stack.nats.url) as connection:
+        yield connection
 
 
 async def say(bus: Bus, room: str, text: str) -> MessageSent:

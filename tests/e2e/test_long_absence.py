@@ -135,17 +135,24 @@ class Absent:
         await until_async(stored, 20)
 
 
+async def back_after(
+    stack: Stack, bus: Bus, transport: str, sizes: list[int]
+) -> tuple[Absent, list[str], Told]:
+    """Alice, the texts of what she missed, and what she was told when she was back."""
+    alice = Absent(stack, bus, transport)
+    await alice.store(SHORT)
+    await alice.come_and_go()
+    missed = await alice.store(*sizes)
+    return alice, missed, await alice.come_back(SHORT)
+
+
 @both
 @pytest.mark.parametrize("sizes", FITS.values(), ids=FITS)
 async def test_up_to_the_limits_everything_that_was_missed_comes_once_and_in_order(
     stack: Stack, bus: Bus, transport: str, sizes: list[int]
 ) -> None:
     """Recovered, and live from there."""
-    alice = Absent(stack, bus, transport)
-    await alice.store(SHORT)
-    await alice.come_and_go()
-    missed = await alice.store(*sizes)
-    told = await alice.come_back(SHORT)
+    _, missed, told = await back_after(stack, bus, transport, sizes)
 
     assert told.ack["recovered"] is True
     assert "reason" not in told.ack
@@ -158,11 +165,7 @@ async def test_beyond_them_nothing_of_it_comes_and_that_is_told(
     stack: Stack, bus: Bus, transport: str, sizes: list[int]
 ) -> None:
     """`history_trimmed`; what is said from there on comes, and history has the rest."""
-    alice = Absent(stack, bus, transport)
-    await alice.store(SHORT)
-    await alice.come_and_go()
-    missed = await alice.store(*sizes)
-    told = await alice.come_back(SHORT)
+    alice, missed, told = await back_after(stack, bus, transport, sizes)
 
     assert (told.ack["recovered"], told.ack["reason"]) == (False, "history_trimmed")
     assert len(told.texts) == 1

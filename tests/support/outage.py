@@ -28,12 +28,7 @@ JOURNEY = ("confirmed", "preparing", "out_for_delivery", "delivered")
 async def outlived(urls: Sequence[str], kill_first: Callable[[], None]) -> None:
     """Everybody on the first gateway comes to the second: each message once, in order, and each status."""
     first, second = urls
-    author = await WsClient().hello(second, chatter("author"))
-    await author.join(ROOM)
-    clients = [WsClient() for _ in range(CROWD)]
-    for n, client in enumerate(clients):
-        await client.hello(first, chatter(f"u{n}"))
-        await client.join(ROOM)
+    author, clients = await _gathered(second, first)
     async with OrdersClient(second, token()) as orders:
         order = await orders.place()
         follower = await SseClient().follow(first, order, token())
@@ -66,12 +61,7 @@ async def outlived(urls: Sequence[str], kill_first: Callable[[], None]) -> None:
 
 async def outlived_behind_a_proxy(url: str, kill_one: Callable[[], object]) -> None:
     """One address leads to either gateway, and back: each message once, in order, and each status."""
-    author = await WsClient().hello(url, chatter("author"))
-    await author.join(ROOM)
-    clients = [WsClient() for _ in range(CROWD)]
-    for n, client in enumerate(clients):
-        await client.hello(url, chatter(f"u{n}"))
-        await client.join(ROOM)
+    author, clients = await _gathered(url, url)
     told = [f"text-{n}" for n in range(15)]
     async with OrdersClient(url, token()) as orders, asyncio.TaskGroup() as tasks:
         order = await orders.place()
@@ -99,6 +89,17 @@ async def outlived_behind_a_proxy(url: str, kill_one: Callable[[], object]) -> N
     assert {tuple(client.said) for client in clients} == {tuple(told)}
     assert follower.statuses == ["placed", *JOURNEY]
     assert [event.name for event in follower.events].count("complete") == 1
+
+
+async def _gathered(authors: str, crowds: str) -> tuple[WsClient, list[WsClient]]:
+    """An author and a crowd, each in the room."""
+    author = await WsClient().hello(authors, chatter("author"))
+    await author.join(ROOM)
+    clients = [WsClient() for _ in range(CROWD)]
+    for n, client in enumerate(clients):
+        await client.hello(crowds, chatter(f"u{n}"))
+        await client.join(ROOM)
+    return author, clients
 
 
 async def _stay(client: WsClient, url: str, user: str) -> None:
