@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from tests.support.api import OrdersClient
 from tests.support.crowd import close_all, epochs, told
 from tests.support.orders_stream import orders_stream
@@ -13,16 +15,23 @@ RESET = {"recovered": False, "reason": "epoch_changed"}
 
 
 async def test_connected_clients_are_told_and_go_on_from_a_fresh_snapshot() -> None:
-    """The order exists again under the same sequences: the worst case for whoever compares numbers."""
-    with Stack() as stack:
-        url = stack.gateways[0].url
-        async with OrdersClient(url) as orders, orders_stream(stack) as stream:
+    """The order exists again under the same sequences: the worst case for whoever compares numbers.
+
+    The client's gateway looks away until it does. Otherwise it may find the new stream while it is empty, and
+    end whoever followed what is gone (the last test).
+    """
+    with Stack(gateways=2) as stack:
+        gateway, other = stack.gateways
+        url = gateway.url
+        async with OrdersClient(other.url) as orders, orders_stream(stack) as stream:
             await orders.place(orderId="pizza")
             client = await SseClient().follow(url, "pizza", token())
             await client.until(1)
             before = client.last_id
+            gateway.freeze()
             await stream.recreate()
             await orders.place(key="again", orderId="pizza")
+            gateway.signal(signal.SIGCONT)
             assert (await orders.advance("pizza", "confirmed")).status_code == 200
             await client._until(lambda: client.statuses[-1] == "confirmed", 30, "the new order's status")
             assert (await orders.advance("pizza", "cancelled")).status_code == 200
