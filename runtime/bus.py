@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Server
 
-    from runtime.client import Handler
+    from runtime.client import Follower, Handler
     from runtime.settings import ProcessSettings
 
 log = structlog.get_logger(__name__)
@@ -229,16 +229,19 @@ class Bus:
         )
         self._kick()
 
-    def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Call `handler` for each message on `subject`, now and after every reconnect. May be called while
-        not connected.
+    def subscribe(
+        self, subject: str, handler: Handler, *, follower: Follower | None = None, queue: str = ""
+    ) -> Subscription:
+        """Call `handler` for each message on `subject`, now and after every reconnect; `follower`, if given,
+        instead for those that a stream republished and whose headers are as NATS writes them. May be called
+        while not connected.
 
         Raises BadSubject. A `flush` afterwards proves that the server this bus is connected to knows of it.
         """
         if not _subscribable(subject):
             raise BadSubject(repr(subject[:80]))
         self._last_sid += 1
-        subscription = Subscription(self._last_sid, subject, queue, handler)
+        subscription = Subscription(self._last_sid, subject, queue, handler, follower)
         self._subscriptions[subscription.sid] = subscription
         if self._client is not None:
             self._client.add(subscription)

@@ -33,24 +33,32 @@ Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
 """(subject, reply, payload, header block). Runs inside the reader: it must not block and its errors are
 counted.
 """
+Follower = tuple[Callable[[Any, bytes, int, int, bytes | None, bytes], None], Any]
+"""(call, key): `call(key, payload, sequence, the sequence before it on its subject or 0, the Carillon-Origin
+that caused it or None, header block)` for a message that a stream republished. Runs as a Handler does; a pair
+and no closure, because there is one for every channel and each call counts.
+"""
 
 
 class Subscription:
     """One SUB. The underscored names are what nats-py reads when it subscribes again after a reconnect."""
 
-    __slots__ = ("_id", "_max_msgs", "_queue", "_received", "_subject", "handler")
+    __slots__ = ("_id", "_max_msgs", "_queue", "_received", "_subject", "follower", "handler")
 
     _wait_for_msgs_task = None
     _message_iterator = None
     _pending_next_msgs_calls = None
 
-    def __init__(self, sid: int, subject: str, queue: str, handler: Handler) -> None:
+    def __init__(
+        self, sid: int, subject: str, queue: str, handler: Handler, follower: Follower | None = None
+    ) -> None:
         self._id = sid
         self._subject = subject
         self._queue = queue
         self._max_msgs = 0
         self._received = 0
         self.handler = handler
+        self.follower = follower
 
     @property
     def sid(self) -> int:
@@ -83,7 +91,8 @@ class HardenedClient(Client):
         self._owner = owner
         self._subs: dict[int, Any] = {}
         self._handlers: dict[bytes, Handler] = {}
-        self._ps = MessageParser(self, self._handlers, owner.handler_failed)
+        self._followers: dict[bytes, Follower] = {}
+        self._ps = MessageParser(self, self._handlers, self._followers, owner.handler_failed)
 
     @property
     def pending_bytes(self) -> int:
@@ -120,13 +129,17 @@ class HardenedClient(Client):
     def add(self, subscription: Subscription) -> None:
         """Subscribe now, if connected, and after each reconnect."""
         self._subs[subscription.sid] = subscription
-        self._handlers[b"%d" % subscription.sid] = subscription.handler
+        sid = b"%d" % subscription.sid
+        self._handlers[sid] = subscription.handler
+        if subscription.follower is not None:
+            self._followers[sid] = subscription.follower
         if self.is_connected:
             self.send(subscription.command())
 
     def remove(self, sid: int) -> None:
         """Unsubscribe."""
-        self._handlers.pop(b"%d" % sid, None)
+        for known in (self._handlers, self._followers):
+            known.pop(b"%d" % sid, None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(command.unsub_cmd(sid, 0))
 

@@ -52,6 +52,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 Codec = Callable[[Event], bytes]
 Author = Callable[[str, str], "Listener | None"]
 """(session, channel) -> that session's listener, if it is one of ours."""
+Plan = tuple[tuple[Codec, tuple[Callable[[bytes], None], ...]], ...]
 
 
 class Listener(Protocol):
@@ -93,6 +94,7 @@ class Channel:
         "_held",
         "_listeners",
         "_newest",
+        "_plan",
         "_ready",
         "_ring",
         "author",
@@ -120,6 +122,8 @@ class Channel:
         self._newest = 0  # the last sequence seen behind a hole, held or dropped
         self._ready: list[Event] = []
         self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
+        self._plan: Plan | None = ()
+        """The writes of `_listeners`, as a fan-out goes through them; None when those have changed."""
 
     @property
     def last(self) -> Event | None:
@@ -146,13 +150,13 @@ class Channel:
         it.
         """
         self.fan_out()  # what waits is for those who were here before
-        self._listeners.setdefault(listener.codec, {})[listener] = listener.write
+        self._include(listener)
 
     def detach(self, listener: Listener) -> None:
         """Nothing more reaches `listener`. Detaching twice is harmless."""
         group = self._listeners.get(listener.codec)
-        if group is not None:
-            group.pop(listener, None)
+        if group is not None and group.pop(listener, None) is not None:
+            self._plan = None
             if not group:
                 del self._listeners[listener.codec]
 
@@ -223,21 +227,28 @@ class Channel:
             return 0
         self._ready = []
         first, alone = events[0], len(events) == 1
-        caused = first.origin if alone else any(event.origin for event in events)
-        authors = self._authors(events, author or self.author) if caused else None
+        authors = None if alone and not first.origin else self._authors(events, author or self.author)
         written = self._write_to_authors(events, authors) if authors else 0
-        for codec, group in list(self._listeners.items()):
+        # A listener that cannot keep up may detach itself in its write: the plan stays as it is.
+        for codec, writes in self._planned() if self._plan is None else self._plan:
             data = codec(first) if alone else b"".join(map(codec, events))
-            # A listener that cannot keep up may detach itself in its write.
-            writes = list(group.values())
             for write in writes:
                 write(data)
             written += len(writes)
         for listener in authors or ():
-            self._listeners.setdefault(listener.codec, {})[listener] = listener.write
+            self._include(listener)
         if events[-1].final:
             self._each(lambda listener: listener.finish())
         return written
+
+    def _include(self, listener: Listener) -> None:
+        self._listeners.setdefault(listener.codec, {})[listener] = listener.write
+        self._plan = None
+
+    def _planned(self) -> Plan:
+        groups = self._listeners.items()
+        self._plan = plan = tuple((codec, tuple(group.values())) for codec, group in groups if group)
+        return plan
 
     def _authors(self, events: list[Event], author: Author | None) -> dict[Listener, set[str]]:
         """Listeners that caused some of `events`, taken out of their groups, and which sessions they are."""
@@ -251,6 +262,7 @@ class Channel:
             group = self._listeners.get(listener.codec, {})
             if listener in group:
                 del group[listener]
+                self._plan = None
                 found[listener] = set()
             if listener in found:
                 found[listener].add(event.origin)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -76,8 +75,6 @@ LAG = histogram(
 _ACCEPTED_OFFER: Final = Offer.ACCEPTED
 _ACCEPTED: Final = LIVE.labels(_ACCEPTED_OFFER.name.lower())
 _ORIGIN: Final = names.ORIGIN.encode()
-_PLACE: Final = re.compile(rb"\r\nNats-Sequence: (\d{1,20})\r\n[^\r]*\r\nNats-Last-Sequence: (\d{1,20})\r\n")
-"""As republish writes them, with the time between them; where they stand otherwise they are looked up."""
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -99,7 +96,8 @@ class Relay:
     ) -> None:
         self._kind = kind
         self._read, self._ends = kind.read, kind.ends
-        self._hear = self._received  # one bound method: there are as many handlers as channels
+        # One bound method each: there are as many of both in use as channels.
+        self._follow, self._hear = self._received, self._received_oddly
         self._author = author
         self._live = live
         self._log = log
@@ -252,7 +250,9 @@ class Relay:
         # Live messages are offered from here on; what the read below finds as well is recognised by its
         # sequence.
         subscription = self._live.subscribe(
-            self._kind.spec.live_subject(subject) or "", functools.partial(self._hear, channel)
+            self._kind.spec.live_subject(subject) or "",
+            functools.partial(self._hear, channel),
+            follower=(self._follow, channel),
         )
         try:
             await patiently(self._live.flush)
@@ -367,23 +367,23 @@ class Relay:
     # -- live -----------------------------------------------------------------------
 
     def _received(
-        self, channel: Channel, _subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None
+        self,
+        channel: Channel,
+        payload: bytes,
+        seq: int,
+        previous: int,
+        caused_by: bytes | None,
+        headers: bytes,
     ) -> None:
         # Written out, and no call more than it takes: this runs for every message of every channel.
-        place = _PLACE.search(headers or b"")
-        if place is None:
-            self._received_oddly(channel, payload, headers)
-            return
         try:
             body = self._read(payload)
         except _UNREADABLE:
-            self._received_oddly(channel, payload, headers)
+            self._received_oddly(channel, b"", b"", payload, headers)
             return
-        seq, previous = place.groups()
-        # Most live messages have no origin, and then they are not searched line by line.
-        origin = _origin(headers) if _ORIGIN in headers else ""  # type: ignore[operator]
+        origin = caused_by.decode("ascii", "replace") if caused_by else ""
         final = self._ends is not None and self._ends(body)
-        event = Event(channel.epoch, int(seq), int(previous), body, final, channel.name, origin)
+        event = Event(channel.epoch, seq, previous, body, final, channel.name, origin)
         outcome = channel.offer(event)
         if outcome is _ACCEPTED_OFFER:
             self._accepted += 1
@@ -393,7 +393,9 @@ class Relay:
         else:
             self._not_accepted(channel, event, outcome)
 
-    def _received_oddly(self, channel: Channel, payload: bytes, headers: bytes | None) -> None:
+    def _received_oddly(
+        self, channel: Channel, _subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None
+    ) -> None:
         """What was not republished, or otherwise than usual, or cannot be read."""
         place = _place(headers)
         if place is None:
