@@ -93,9 +93,10 @@ class Channel:
         "_doubted",
         "_held",
         "_listeners",
+        "_more",
         "_newest",
+        "_next",
         "_plan",
-        "_ready",
         "_ring",
         "author",
         "epoch",
@@ -120,7 +121,9 @@ class Channel:
         self._held: list[Event] = []
         self._doubted = False
         self._newest = 0  # the last sequence seen behind a hole, held or dropped
-        self._ready: list[Event] = []
+        self._next: Event | None = None
+        """Accepted and not yet fanned out; mostly it is one, and then `_more` stays empty."""
+        self._more: list[Event] = []
         self._listeners: dict[Codec, dict[Listener, Callable[[bytes], None]]] = {}
         self._plan: Plan | None = ()
         """The writes of `_listeners`, as a fan-out goes through them; None when those have changed."""
@@ -168,7 +171,10 @@ class Channel:
             self.tail = seq
             if event.body is not None:
                 self._ring.append(event)
-                self._ready.append(event)
+                if self._next is None:
+                    self._next = event
+                else:
+                    self._more.append(event)
             return _ACCEPTED
         if seq <= tail:
             return Offer.STALE
@@ -222,22 +228,24 @@ class Channel:
         """Write what was accepted since the last call to every listener, each codec encoded once; returns
         writes made. `author` finds the listener of a message's own session, which is left out of it.
         """
-        events = self._ready
-        if not events:
+        first, more = self._next, self._more
+        if first is None:
             return 0
-        self._ready = []
-        first, alone = events[0], len(events) == 1
-        authors = None if alone and not first.origin else self._authors(events, author or self.author)
-        written = self._write_to_authors(events, authors) if authors else 0
+        self._next = None
+        if more:
+            self._more = []
+        authors = self._authors([first, *more], author or self.author) if more or first.origin else None
+        written = self._write_to_authors([first, *more], authors) if authors else 0
         # A listener that cannot keep up may detach itself in its write: the plan stays as it is.
         for codec, writes in self._planned() if self._plan is None else self._plan:
-            data = codec(first) if alone else b"".join(map(codec, events))
+            data = codec(first) if not more else b"".join(map(codec, (first, *more)))
             for write in writes:
                 write(data)
             written += len(writes)
-        for listener in authors or ():
-            self._include(listener)
-        if events[-1].final:
+        if authors:
+            for listener in authors:
+                self._include(listener)
+        if (more[-1] if more else first).final:
             self._each(lambda listener: listener.finish())
         return written
 
@@ -294,7 +302,8 @@ class Channel:
         if last is not None:
             self._remember(last)
         self._doubted = False
-        self._held, self._newest, self._ready = [], 0, []
+        self._held, self._newest = [], 0
+        self._next, self._more = None, []
         state = self.last
         self._each(lambda listener: listener.restart(reason, state))
 
@@ -308,8 +317,12 @@ class Channel:
 
     def _accept(self, event: Event) -> None:
         self._remember(event)
-        if event.body is not None:
-            self._ready.append(event)
+        if event.body is None:
+            return
+        if self._next is None:
+            self._next = event
+        else:
+            self._more.append(event)
 
     def _remember(self, event: Event) -> None:
         self.tail = event.seq

@@ -83,7 +83,7 @@ class Rebalance:
             self._report()
             asked, self._asked = self._asked, 0
             if asked:
-                await self._shed(asked)
+                await self._shed_slowly(asked)
                 continue
             now = time.monotonic()
             # Only what was too much last time as well: after a mass arrival reports differ by their age.
@@ -94,6 +94,7 @@ class Rebalance:
     def _to_send(self, now: float) -> int:
         rested = self._fleet.resting
         count = self._fleet.to_send(len(self._connections), now)
+        GATEWAYS.set(len(self._fleet))  # those who fell silent are forgotten: nobody reports that
         if self._fleet.resting and not rested:
             log.warning(
                 "shedding_is_of_no_use", connections=len(self._connections), gateways=len(self._fleet)
@@ -105,6 +106,15 @@ class Rebalance:
             async with asyncio.timeout(REPORT_SECONDS):
                 await self._wake.wait()
         self._wake.clear()
+
+    async def _shed_slowly(self, count: int) -> None:
+        """However many an operator asks for. The report goes on meanwhile: who does not report counts as
+        gone, and the others would take the rest of the fleet for the whole.
+        """
+        at_once = max(1, round((self._per_second or ASKED_PER_SECOND) * REPORT_SECONDS))
+        for done in range(0, count, at_once):
+            await self._shed(min(at_once, count - done))
+            self._report()
 
     async def _shed(self, count: int) -> None:
         log.info("shedding", connections=count, of=len(self._connections))

@@ -34,6 +34,9 @@ async def test_after_a_scale_out_the_crowded_gateway_sends_clients_away() -> Non
         assert not [client for client in clients if client.ended == "cut"]
         for client in clients:
             await client.close()
+        assert old.metric("carillon_gateway_fleet") == 1
+        new.kill()
+        await until(lambda: old.metric("carillon_gateway_fleet") == 0, 20)
 
 
 async def test_a_connection_that_is_old_enough_is_asked_to_come_back() -> None:

@@ -69,14 +69,13 @@ class Publisher:
 
     def publish(self, subject: str, payloads: list[bytes]) -> None:
         """All of them in one write. Raises Failed."""
-        self.publish_each((subject, payload) for payload in payloads)
+        self.write(publications((subject, payload) for payload in payloads))
 
-    def publish_each(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        """(subject, payload), all in one write. Raises Failed."""
-        lines = (b"PUB %s %d\r\n%s\r\n" % (to.encode(), len(payload), payload) for to, payload in messages)
+    def write(self, data: bytes) -> None:
+        """Some `publications`. Raises Failed."""
         try:
             self._answer_ping()
-            self._socket.sendall(b"".join(lines))
+            self._socket.sendall(data)
         except OSError as error:
             raise Failed(f"NATS: {type(error).__name__}") from None
 
@@ -94,3 +93,9 @@ class Publisher:
             raise Failed(f"NATS: {said[-200:]!r}")
         if b"PING\r\n" in said:
             self._socket.sendall(b"PONG\r\n")
+
+
+def publications(messages: Iterable[tuple[str, bytes]]) -> bytes:
+    """(subject, payload) as a client writes them."""
+    lines = (b"PUB %s %d\r\n%s\r\n" % (to.encode(), len(payload), payload) for to, payload in messages)
+    return b"".join(lines)
