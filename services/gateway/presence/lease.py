@@ -64,7 +64,9 @@ class Lease:
         self._beats: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
-        """Begin; returns the task by which this event loop proves that it runs."""
+        """Begin; returns the task by which this event loop proves that it runs. It ends when the thread has
+        ended: nobody renews the lease then, and our members would be taken for gone.
+        """
         self._home = asyncio.get_running_loop()
         self._thread.start()
         self._beats = asyncio.create_task(self._beat(), name="presence-beat")
@@ -84,15 +86,18 @@ class Lease:
             await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
     async def _beat(self) -> None:
-        while True:
+        while self._thread.is_alive():
             self._tenure.beat(time.monotonic())
             await asyncio.sleep(BEAT_SECONDS)
 
     # -- in the thread --------------------------------------------------------------------
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._renew_for_ever())
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._renew_for_ever())
+        except Exception:
+            log.exception("lease_ended")  # a thread's error reaches nobody else
 
     async def _renew_for_ever(self) -> None:
         bus = Bus(self._settings, role="lease", name=f"gateway/{self._gateway}")
