@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
 
 class TcpProxy:
@@ -29,6 +29,7 @@ class TcpProxy:
         self._wires: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
     @property
     def url(self) -> str:
@@ -51,28 +52,41 @@ class TcpProxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """End everything."""
+        """End everything, also what is only half connected: a client that comes back just now."""
         assert self._server is not None
+        self._closed = True
         self._server.close()
+        for _ in range(2):
+            await asyncio.sleep(0)  # a connection that the loop has accepted reaches `_accept`
         for wire in self._wires:  # also of pumps that have not begun, which would not clean up
             wire.transport.abort()
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
+        self._wires.add(writer)
+        self._run(self._connect(reader, writer))
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
             return
         self.connections += 1
-        self._wires.update((writer, far_writer))
+        self._wires.add(far_writer)
         self._to_clients.add(writer)
-        for task in (self._up(reader, far_writer), self._down(far_reader, writer)):
-            pump = asyncio.create_task(task)
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
+        self._run(self._up(reader, far_writer))
+        self._run(self._down(far_reader, writer))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        pump = asyncio.create_task(work)
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pumps.discard)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
