@@ -167,8 +167,11 @@ class Bus:
         self._closing = True
         self._fail_waiting()
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            # Once may not do: until Python 3.12 `wait_for`, with which nats-py connects, loses a cancellation
+            # that comes in the turn in which what it waits for is done.
+            while not self._keeper.done():
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper], timeout=0.1)
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)

@@ -121,8 +121,8 @@ async def test_the_demo_shows_a_live_order_and_leaves_nothing_behind(demo: Demo)
         ]
         abroad = await http.get(f"{rows['shop'][0]}/session", headers={"origin": "http://evil.example"})
         elsewhere = await http.get(f"{rows['shop'][0]}/orders")
+        session = (await http.get(f"{rows['shop'][0]}/session")).json()
     assert page.status_code == 200
-    session = answers[0].json()
     assert [answer.headers["access-control-allow-origin"] for answer in answers] == [first, second, local]
     assert elsewhere.status_code == 404
     assert "access-control-allow-origin" not in abroad.headers
@@ -232,7 +232,7 @@ async def test_asked_to_stop_while_it_starts_it_leaves_nothing_behind(
     demo: Demo, number: signal.Signals
 ) -> None:
     """A start that is cut short ends as cleanly as a demo that runs."""
-    await until(lambda: len(demo.children()) == 7, 20, what="all are started, none is ready")
+    await until(lambda: len(demo.children()) >= 7, 20, what="all are started, none is ready")
     pids = demo.children()
 
     assert await demo.asked_to_stop(number) == 0

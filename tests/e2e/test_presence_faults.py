@@ -35,6 +35,7 @@ def stack() -> Iterator[Stack]:
         PRESENCE_LINGER_SECONDS="1",
         REBALANCE_PER_SECOND="0",
         DRAIN_SECONDS="1",
+        SSE_RETRY_MS="500",  # back long before the lease of whoever sent them away has run out
     ) as running:
         yield running
 

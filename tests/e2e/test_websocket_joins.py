@@ -45,6 +45,7 @@ async def all_join(stack: Stack, room: str) -> list[dict[str, Any]]:
     questions = [client.begin("join_room", roomId=room) for client in clients]
     for client in clients:
         client.say("ping")
+    for client in clients:
         await client.until(lambda client=client: client.of("pong"), what="its arrival")  # type: ignore[misc]
     stack.chat[0].signal(signal.SIGCONT)
     pairs = zip(clients, questions, strict=True)

@@ -276,9 +276,9 @@ async def test_who_asks_for_much_gets_the_next_answer_when_it_has_read(gateway: 
         for question in asked:
             await author.answer(question)
         reader = await WsClient().connect(gateway.url, chatter("reader"), read=False)
+        works = gateway.labelled("carillon_gateway_works_total", 'kind="FetchHistory"')
         for _ in range(20):
             reader.begin("history", roomId="pages", limit=60)
-        works = gateway.labelled("carillon_gateway_works_total", 'kind="FetchHistory"')
         await until(lambda: gateway.labelled("carillon_gateway_works_total", 'kind="FetchHistory"') > works)
         reader.read_on()
         await reader.until(lambda: len(reader.of("ack")) == 20, what="all pages")

@@ -509,5 +509,6 @@ async def test_reads_go_on_while_there_is_no_leader(cluster: NatsCluster) -> Non
 
         began = time.monotonic()
         await until_async(last, 3, what="a read without a leader")
+        took = time.monotonic() - began
         killed.start()
-        assert time.monotonic() - began < 3
+        assert took < 3

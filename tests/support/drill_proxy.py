@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tests.support.tcp_proxy import stop_accepting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
 
 class Wire:
@@ -30,6 +32,7 @@ class CuttingProxy:
         self._target = target
         self._chance = random.Random(seed)
         self._wires: list[Wire] = []
+        self._near: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
 
     @property
@@ -46,25 +49,35 @@ class CuttingProxy:
         wire.cut_up, wire.cut_down = up, not up
         return True
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client came."""
+        self._near.add(writer)
+        self._run(self._connect(reader, writer))
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
             return
         wire = Wire(writer, far_writer)
+        self._near.discard(writer)
         self._wires.append(wire)
-        for pump in (self._pump(wire, reader, far_writer, True), self._pump(wire, far_reader, writer, False)):
-            task = asyncio.create_task(pump)
-            self._pumps.add(task)
-            task.add_done_callback(self._pumps.discard)
+        self._run(self._pump(wire, reader, far_writer, True))
+        self._run(self._pump(wire, far_reader, writer, False))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._pumps.add(task)
+        task.add_done_callback(self._pumps.discard)
 
     async def close(self) -> None:
         """Break everything."""
         for pump in list(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+        for end in (*self._near, *(end for wire in self._wires for end in wire.ends)):
+            end.transport.abort()  # of pumps that had not begun
 
     async def _pump(
         self, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up: bool
@@ -102,5 +115,5 @@ async def cutting_proxy(target: int, seed: int) -> AsyncIterator[CuttingProxy]:
     try:
         yield proxy
     finally:
-        server.close()
+        await stop_accepting(server)
         await proxy.close()

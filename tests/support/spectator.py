@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from runtime.bus import Bus
 
 GAP_SECONDS = 0.25
+PATIENT = 5.0
+"""Longer than a replica is late on a busy machine: a hole that stays so long is a fault."""
 
 
 async def snapshot(
@@ -35,10 +37,13 @@ async def snapshot(
 
 
 class Spectator:
-    """`joined` and `left` are what it was told, in order. Use as a context manager."""
+    """`joined` and `left` are what it was told, in order. Use as a context manager. Waits `gap` seconds for
+    another replica to fill a hole before it asks for a snapshot.
+    """
 
-    def __init__(self, bus: Bus, scope: str) -> None:
+    def __init__(self, bus: Bus, scope: str, *, gap: float = GAP_SECONDS) -> None:
         self._bus = bus
+        self._gap = gap
         self.scope = scope
         self.epoch = ""
         self.revision = -1
@@ -110,7 +115,7 @@ class Spectator:
         assert len(self.members) == diff.count
 
     async def _chase(self) -> None:
-        await asyncio.sleep(GAP_SECONDS)
+        await asyncio.sleep(self._gap)
         while self.epoch != self._behind[0] or self.revision < self._behind[1]:
             try:
                 await self._load(self._behind[1])

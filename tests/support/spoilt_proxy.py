@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from tests.support.tcp_proxy import stop_accepting
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -29,17 +31,21 @@ class SpoiltProxy:
         self._idle = idle
         self._rewrite = rewrite
         self._wires: set[asyncio.Task[None]] = set()
+        self._near: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
         """How it is reached, over HTTP."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client."""
-        task = asyncio.current_task()
-        assert task is not None
+        self._near.add(writer)
+        task = asyncio.create_task(self._serve(reader, writer))
         self._wires.add(task)
+        task.add_done_callback(self._wires.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -49,7 +55,7 @@ class SpoiltProxy:
         try:
             await wire.run(self._idle)
         finally:
-            self._wires.discard(task)
+            self._near.discard(writer)
             for each in (writer, far_writer):
                 each.transport.abort()
 
@@ -63,10 +69,12 @@ class SpoiltProxy:
         return self._buffering
 
     async def end(self) -> None:
-        """Cut everything."""
+        """Cut everything, also what has not begun."""
         for wire in list(self._wires):
             wire.cancel()
         await asyncio.gather(*self._wires, return_exceptions=True)
+        for writer in self._near:
+            writer.transport.abort()
 
 
 class _Wire:
@@ -133,5 +141,5 @@ async def spoilt_proxy(
     try:
         yield proxy
     finally:
-        server.close()
+        await stop_accepting(server)
         await proxy.end()

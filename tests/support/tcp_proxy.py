@@ -55,9 +55,7 @@ class TcpProxy:
         """End everything, also what is only half connected: a client that comes back just now."""
         assert self._server is not None
         self._closed = True
-        self._server.close()
-        for _ in range(2):
-            await asyncio.sleep(0)  # a connection that the loop has accepted reaches `_accept`
+        await stop_accepting(self._server)
         for wire in self._wires:  # also of pumps that have not begun, which would not clean up
             wire.transport.abort()
         for pump in self._pumps:
@@ -109,6 +107,18 @@ class TcpProxy:
         finally:
             self._to_clients.discard(writer)
             writer.transport.abort()
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close `server`, once what the loop has accepted just now has reached its callback: asyncio would lose
+    it, unclosed.
+    """
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    for _ in range(2):
+        await asyncio.sleep(0)
+    server.close()
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from proto.presence import (
 from runtime import rpc
 from tests.support.buses import connected_bus
 from tests.support.fake_gateway import SINCE, FakeGateway, member
-from tests.support.spectator import Spectator, snapshot
+from tests.support.spectator import PATIENT, Spectator, snapshot
 from tests.support.stack import Stack
 from tests.support.until import until, until_async
 
@@ -53,7 +54,7 @@ async def bus(stack: Stack) -> AsyncIterator[Bus]:
 async def test_a_room_is_told_of_who_comes_and_goes(bus: Bus) -> None:
     """A user joins with the first device and leaves with the last, whichever gateways they are on."""
     async with (
-        Spectator(bus, "room:devices") as room,
+        Spectator(bus, "room:devices", gap=PATIENT) as room,
         FakeGateway(bus, "d-1") as one,
         FakeGateway(bus, "d-2") as two,
     ):
@@ -283,12 +284,12 @@ async def test_what_cannot_be_read_counts_as_nobody(bus: Bus) -> None:
         await until(lambda: room.revision == broken.seq)
         assert room.users == []
         await gateway.rosters.append("presence.roster.%.a.b.c", b"{}", message_id="nowhere")
-        other = FakeGateway(bus)
-        last = await other.put("room:odd", "bob")
-        await until(lambda: room.revision == last)
+        async with FakeGateway(bus) as other:
+            last = await other.put("room:odd", "bob")
+            await until(lambda: room.revision == last)
 
-        assert room.users == ["bob"]
-        await room.check()
+            assert room.users == ["bob"]
+            await room.check()
 
 
 async def test_nats_micro_can_discover_it(bus: Bus) -> None:
@@ -304,8 +305,12 @@ async def test_nats_micro_can_discover_it(bus: Bus) -> None:
 
 async def test_many_writers_at_once_leave_one_truth(bus: Bus) -> None:
     """Snapshot and diffs are a fresh snapshot, for rooms that change all the time."""
-    async with Spectator(bus, "room:busy1") as one, Spectator(bus, "room:busy2") as two:
-        gateways = [FakeGateway(bus) for _ in range(4)]
+    async with (
+        contextlib.AsyncExitStack() as living,
+        Spectator(bus, "room:busy1", gap=PATIENT) as one,
+        Spectator(bus, "room:busy2", gap=PATIENT) as two,
+    ):
+        gateways = [await living.enter_async_context(FakeGateway(bus)) for _ in range(4)]
 
         async def work(gateway: FakeGateway, number: int) -> None:
             for turn in range(60):
