@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Server
 
-    from runtime.client import Follower, Handler
+    from runtime.parser import Follower, Handler
     from runtime.settings import ProcessSettings
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,6 @@ What is changed, and why:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nats.aio.client import Client
@@ -29,15 +28,7 @@ from runtime.parser import MessageParser
 if TYPE_CHECKING:
     from nats.aio.client import Srv
 
-Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""(subject, reply, payload, header block). Runs inside the reader: it must not block and its errors are
-counted.
-"""
-Follower = tuple[Callable[[Any, bytes, int, int, bytes | None, bytes], None], Any]
-"""(call, key): `call(key, payload, sequence, the sequence before it on its subject or 0, the Carillon-Origin
-that caused it or None, header block)` for a message that a stream republished. Runs as a Handler does; a pair
-and no closure, because there is one for every channel and each call counts.
-"""
+    from runtime.parser import Follower, Handler
 
 
 class Subscription:

@@ -8,6 +8,7 @@ line (PING, PONG, INFO, +OK, -ERR) is left to the stock one, whole.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.errors import ProtocolError
@@ -16,15 +17,19 @@ from nats.protocol.parser import Parser
 from proto import headers as names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from nats.aio.client import Client
 
-    Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
-    """(subject, reply, payload, header block)"""
-    Follower = tuple[Callable[[Any, bytes, int, int, bytes | None, bytes], None], Any]
-    """(what to call, the first thing to call it with): behind that come payload, its sequence, the one before
-    it on its subject, who caused it, and the header block"""
+Handler = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""(subject, reply, payload, header block). Runs inside the reader: it must not block and its errors are
+counted.
+"""
+Follower = tuple[Callable[[Any, bytes, int, int, bytes | None, bytes], None], Any]
+"""(call, key): `call(key, payload, sequence, the sequence before it on its subject or 0, the Carillon-Origin
+that caused it or None, header block)` for a message that a stream republished. Runs as a Handler does; a pair
+and no closure, because there is one for every channel and each call counts.
+"""
 
 MAX_LINE_BYTES: Final = 1024 * 1024
 """Of a line without an end: the longest that a server sends is INFO, with the addresses of its cluster."""

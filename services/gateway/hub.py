@@ -19,7 +19,7 @@ from proto.chat import ChatMessage
 from proto.frames import StatusUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from proto.frames import ResetReason
 
@@ -234,18 +234,19 @@ class Channel:
         self._next = None
         if more:
             self._more = []
-        authors = self._authors([first, *more], author or self.author) if more or first.origin else None
-        written = self._write_to_authors([first, *more], authors) if authors else 0
+        events = (first, *more) if more else (first,)
+        authors = self._authors(events, author or self.author) if more or first.origin else None
+        written = self._write_to_authors(events, authors) if authors else 0
         # A listener that cannot keep up may detach itself in its write: the plan stays as it is.
         for codec, writes in self._planned() if self._plan is None else self._plan:
-            data = codec(first) if not more else b"".join(map(codec, (first, *more)))
+            data = b"".join(map(codec, events)) if more else codec(first)
             for write in writes:
                 write(data)
             written += len(writes)
         if authors:
             for listener in authors:
                 self._include(listener)
-        if (more[-1] if more else first).final:
+        if events[-1].final:
             self._each(lambda listener: listener.finish())
         return written
 
@@ -258,7 +259,7 @@ class Channel:
         self._plan = plan = tuple((codec, tuple(group.values())) for codec, group in groups if group)
         return plan
 
-    def _authors(self, events: list[Event], author: Author | None) -> dict[Listener, set[str]]:
+    def _authors(self, events: Sequence[Event], author: Author | None) -> dict[Listener, set[str]]:
         """Listeners that caused some of `events`, taken out of their groups, and which sessions they are."""
         found: dict[Listener, set[str]] = {}
         if author is None:
@@ -276,7 +277,7 @@ class Channel:
                 found[listener].add(event.origin)
         return found
 
-    def _write_to_authors(self, events: list[Event], authors: dict[Listener, set[str]]) -> int:
+    def _write_to_authors(self, events: Sequence[Event], authors: dict[Listener, set[str]]) -> int:
         for listener, origins in authors.items():
             data = b"".join(listener.codec(event) for event in events if event.origin not in origins)
             if data:

@@ -44,6 +44,8 @@ class Rebalance:
         self._connections = connections
         self._instance = instance
         self._per_second = per_second
+        self._pace = per_second or ASKED_PER_SECOND
+        self._at_once = max(1, round(self._pace * REPORT_SECONDS))  # of them, between two reports
         self._fleet = Fleet()
         self._asked = 0
         self._wake = asyncio.Event()
@@ -89,7 +91,7 @@ class Rebalance:
             # Only what was too much last time as well: after a mass arrival reports differ by their age.
             before, excess = excess, self._to_send(now)
             if self._per_second and now > settled and min(before, excess):
-                await self._shed(min(before, excess, round(self._per_second * REPORT_SECONDS) or 1))
+                await self._shed(min(before, excess, self._at_once))
 
     def _to_send(self, now: float) -> int:
         rested = self._fleet.resting
@@ -111,16 +113,15 @@ class Rebalance:
         """However many an operator asks for. The report goes on meanwhile: who does not report counts as
         gone, and the others would take the rest of the fleet for the whole.
         """
-        at_once = max(1, round((self._per_second or ASKED_PER_SECOND) * REPORT_SECONDS))
-        for done in range(0, count, at_once):
-            await self._shed(min(at_once, count - done))
+        for done in range(0, count, self._at_once):
+            await self._shed(min(self._at_once, count - done))
             self._report()
 
     async def _shed(self, count: int) -> None:
         log.info("shedding", connections=count, of=len(self._connections))
         SHED.inc(count)
         self._fleet.sent(count, len(self._connections), time.monotonic())
-        await self._connections.shed(count, self._per_second or ASKED_PER_SECOND)
+        await self._connections.shed(count, self._pace)
 
     def _report(self) -> None:
         load = GatewayLoad(instance=self._instance, connections=len(self._connections))

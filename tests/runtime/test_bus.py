@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.client import Handler
+    from runtime.parser import Handler
 
 BAD_SUBJECTS = ["", "a b", "a\r\nPUB x 0\r\n", "a\nb", "a\x00b", "a\tb", "é", "a" * 1025]
 NOT_SUBSCRIBABLE = [*BAD_SUBJECTS, "a..b", ".a", "a.", "a.>.b", ">.a"]

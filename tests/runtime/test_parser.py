@@ -13,7 +13,7 @@ from runtime import parser as parsing
 from runtime.parser import MessageParser
 
 if TYPE_CHECKING:
-    from runtime.client import Follower, Handler
+    from runtime.parser import Follower, Handler
 
 
 class Delivered(NamedTuple):

@@ -13,7 +13,7 @@ from runtime.settings import ProcessSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from runtime.client import Handler
+    from runtime.parser import Handler
 
 
 def bus_for(*urls: str, role: str = "test", **settings: Any) -> Bus:

@@ -29,7 +29,6 @@ class TcpProxy:
         self._wires: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._closed = False
 
     @property
     def url(self) -> str:
@@ -54,7 +53,6 @@ class TcpProxy:
     async def close(self) -> None:
         """End everything, also what is only half connected: a client that comes back just now."""
         assert self._server is not None
-        self._closed = True
         await stop_accepting(self._server)
         for wire in self._wires:  # also of pumps that have not begun, which would not clean up
             wire.transport.abort()
@@ -63,9 +61,6 @@ class TcpProxy:
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:
-            writer.transport.abort()
-            return
         self._wires.add(writer)
         self._run(self._connect(reader, writer))
 
