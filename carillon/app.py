@@ -1,42 +1,18 @@
-"""The commands: what each takes, and which function does it."""
+"""The commands: what each takes. What it does is imported when it is asked for, so `--help` costs nothing."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 import typer
 
-from carillon import channel as channels
-from carillon import fleet, tokens, top
-from carillon.doctor.examination import examine
-from carillon.doctor.proxy import HOLD_SECONDS
-from carillon.exits import REFUSED, USAGE, Failed
-from carillon.output import Output
-from carillon.settings import from_environment
-from deploy.demo import __main__ as demo
-from proto.control import (
-    ConnectionPage,
-    ConnectionsKicked,
-    DrainGateway,
-    GatewayDraining,
-    KickConnections,
-    ListConnections,
-    RebalanceGateway,
-    Rebalancing,
-)
-from proto.permissions import IDENTITIES
-from proto.registry import Party
-from proto.schema import PATH as SCHEMA
-from runtime import logs
+from carillon import defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from carillon.doctor.finding import Finding
+    from carillon.output import Output
 
 app: Final = typer.Typer(
     name="carillon",
@@ -49,8 +25,8 @@ app: Final = typer.Typer(
 )
 conns: Final = typer.Typer(help="Connections of gateways.", no_args_is_help=True)
 app.add_typer(conns, name="conns")
-
-PAGE: Final = 1000
+room: Final = typer.Typer(help="Chat rooms.", no_args_is_help=True)
+app.add_typer(room, name="room")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on each line.")]
 Url = Annotated[str | None, typer.Option(help="Where gateways are reached; else CARILLON_URL.")]
@@ -65,7 +41,14 @@ def main() -> None:
 
 def run(work: Callable[[Output], Coroutine[Any, Any, int | None]], *, json: bool) -> None:
     """Do it, and end with its exit code."""
-    logs.configure("carillon", "carillon", "error", "console", sys.stderr)
+    import asyncio
+    import sys
+
+    from carillon.exits import Failed
+    from carillon.output import Output
+    from runtime import logs
+
+    lines = logs.configure("carillon", "carillon", "error", "console", sys.stderr)
     output = Output(json=json)
     try:
         code = asyncio.run(work(output))
@@ -74,12 +57,15 @@ def run(work: Callable[[Output], Coroutine[Any, Any, int | None]], *, json: bool
         raise typer.Exit(error.code) from None
     except KeyboardInterrupt:
         code = 0
+    finally:
+        lines.flush()
     raise typer.Exit(code or 0)
 
 
 @app.command()
 def dev(json: Json = False) -> None:
     """Run everything on this machine, with a page to watch it: what `make demo` does. Ctrl-C ends it."""
+    from deploy.demo import __main__ as demo
 
     async def work(output: Output) -> int:
         return await demo.main(time.monotonic(), output.result if output.json else None)
@@ -90,23 +76,19 @@ def dev(json: Json = False) -> None:
 @app.command()
 def token(
     user: Annotated[str, typer.Argument(help="Whose token: the claim `sub`.")],
-    scope: Annotated[str, typer.Option(help="Words, with blanks between.")] = tokens.DEFAULT_SCOPE,
+    scope: Annotated[str, typer.Option(help="Words, with blanks between.")] = defaults.SCOPE,
     ttl: Annotated[str, typer.Option(help="How long it is good: 90s, 15m, 1h, 7d.")] = "1h",
     name: Annotated[str, typer.Option(help="Shown beside chat messages.")] = "",
     room: Annotated[list[str] | None, typer.Option(help="Good for this room only; may be repeated.")] = None,
     json: Json = False,
 ) -> None:
     """Make a token with CARILLON_AUTH_SECRET."""
+    from carillon.commands import clients
 
-    async def work(output: Output) -> None:
-        settings = from_environment()
-        claims = tokens.claims_for(
-            settings, user, time.time(), scope=scope, ttl=tokens.seconds(ttl), name=name, rooms=room or ()
-        )
-        made = tokens.sign(settings, claims)
-        output.result({"token": made, "claims": claims}, made)
-
-    run(work, json=json)
+    run(
+        lambda output: clients.token(output, user, scope=scope, ttl=ttl, name=name, rooms=room or ()),
+        json=json,
+    )
 
 
 @app.command()
@@ -118,14 +100,9 @@ def publish(
     json: Json = False,
 ) -> None:
     """Say something in a room, or place an order and move it on; returns once it is stored."""
+    from carillon.commands import clients
 
-    async def work(output: Output) -> None:
-        settings = from_environment()
-        credential = tokens.for_client(settings, user, time.time())
-        stored = await channels.publish(url or settings.url, credential, channel, text)
-        output.result(stored, f"stored: {stored.get('position') or stored.get('status')}")
-
-    run(work, json=json)
+    run(lambda output: clients.publish(output, channel, text, user=user, url=url), json=json)
 
 
 @app.command()
@@ -133,28 +110,14 @@ def tail(
     channel: Annotated[list[str], typer.Argument(help="room:<id> or order:<id>, up to 16.")],
     user: Annotated[str, typer.Option(help="Who listens, where no CARILLON_TOKEN is set.")] = "operator",
     since: Annotated[str, typer.Option(help="The id to go on from.")] = "",
-    count: Annotated[int, typer.Option(help="End after so many frames; 0: never.")] = 0,
+    count: Annotated[int, typer.Option(help="End after this many frames; 0: never.")] = 0,
     url: Url = None,
     json: Json = False,
 ) -> None:
     """Show what comes on channels, as a client is told it; goes on where it was when the gateway goes."""
+    from carillon.commands import clients
 
-    async def work(output: Output) -> None:
-        settings = from_environment()
-        credential = tokens.for_client(settings, user, time.time())
-        shown = 0
-        async for frame in channels.tail(url or settings.url, credential, channel, since=since):
-            output.result(frame, _sentence(frame))
-            shown += 1
-            if shown == count:
-                break
-
-    run(work, json=json)
-
-
-def _sentence(frame: dict[str, Any]) -> str:
-    rest = "  ".join(f"{name}={value}" for name, value in frame.items() if name != "type")
-    return f"{frame.get('type')}  {rest}"
+    run(lambda output: clients.tail(output, channel, user=user, since=since, count=count, url=url), json=json)
 
 
 @app.command("top")
@@ -163,89 +126,75 @@ def show_top(
     once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the fleet live: connections, messages, lag, drains."""
+    """Show the fleet live: connections, messages, lag, drains. Rates are there from the second look on."""
+    from carillon.commands import gateways
 
-    async def work(output: Output) -> None:
-        async with fleet.operator_bus(from_environment()) as bus:
-            before = {state.instance: state for state in await fleet.states(bus)}
-            with output.live(lasting=not once) as show:
-                while True:
-                    began = time.monotonic()
-                    await asyncio.sleep(every)
-                    now = await fleet.states(bus)
-                    found = top.loads(before, now, time.monotonic() - began)
-                    before = {state.instance: state for state in now}
-                    rows = [*map(top.row, found), top.total(found)]
-                    show([load._asdict() for load in found], top.COLUMNS, rows)
-                    if once:
-                        return
-
-    run(work, json=json)
+    run(lambda output: gateways.show(output, every=every, once=once), json=json)
 
 
 @app.command()
 def drain(gateway: Annotated[str, typer.Argument(help="Which one.")], json: Json = False) -> None:
     """Let a gateway say goodbye to its clients, one after the other, and end; they resume elsewhere."""
+    from carillon.commands import gateways
 
-    async def work(output: Output) -> None:
-        async with fleet.operator_bus(from_environment()) as bus:
-            [state] = fleet.chosen(await fleet.states(bus), gateway)
-            answer = await fleet.ask(bus, state, "drain", DrainGateway(), GatewayDraining)
-            told = (
-                f"{state.gateway} says goodbye to {answer.connections:,} within {answer.seconds:g} s and ends"
-            )
-            output.result({"gateway": state.gateway, "instance": state.instance, **_fields(answer)}, told)
-
-    run(work, json=json)
+    run(lambda output: gateways.drain(output, gateway), json=json)
 
 
 @app.command()
 def rebalance(
     gateway: Gateway = None,
-    count: Annotated[int | None, typer.Option(help="So many, not what is too many.", min=0)] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(help="Move exactly this many instead of the excess over the fleet's mean.", min=0),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Let gateways send connections to emptier ones now; without a name all of them."""
+    from carillon.commands import gateways
 
-    async def work(output: Output) -> None:
-        async with fleet.operator_bus(from_environment()) as bus:
-            moved = []
-            for state in fleet.chosen(await fleet.states(bus), gateway):
-                answer = await fleet.ask(bus, state, "rebalance", RebalanceGateway(count=count), Rebalancing)
-                moved.append({"gateway": state.gateway, "instance": state.instance, **_fields(answer)})
-            rows = [(each["gateway"], each["connections"]) for each in moved]
-            output.rows(moved, ("gateway", "sent away"), rows)
+    run(lambda output: gateways.rebalance(output, gateway, count=count), json=json)
 
-    run(work, json=json)
+
+@app.command("services")
+def list_services(json: Json = False) -> None:
+    """List the replicas of all services, with what they have served since they began."""
+    from carillon.commands import services
+
+    run(services.show, json=json)
+
+
+@room.command("policy")
+def set_policy(
+    room_id: Annotated[str, typer.Argument(metavar="ROOM", help="The room's id, without `room:`.")],
+    member: Annotated[list[str] | None, typer.Option(help="Who may be in it; may be repeated.")] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Everybody may.")] = False,
+    per_minute: Annotated[
+        int | None, typer.Option(help="Messages of one user in a minute; else the service's default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say who may be in a room; replaces what was said before."""
+    from carillon.commands import rooms
+
+    run(
+        lambda output: rooms.policy(
+            output, room_id, members=member or (), opened=opened, per_minute=per_minute
+        ),
+        json=json,
+    )
 
 
 @conns.command("ls")
 def list_connections(
     gateway: Gateway = None,
     user: User = None,
-    limit: Annotated[int, typer.Option(help="At most so many of each.", min=1)] = 100,
+    limit: Annotated[int, typer.Option(help="At most this many of each gateway.", min=1)] = 100,
     json: Json = False,
 ) -> None:
     """List connections."""
+    from carillon.commands import connections
 
-    async def work(output: Output) -> None:
-        async with fleet.operator_bus(from_environment()) as bus:
-            found: list[dict[str, Any]] = []
-            for state in fleet.chosen(await fleet.states(bus), gateway):
-                after, left = "", limit
-                while left:
-                    asked = ListConnections(user=user, after=after, limit=min(left, PAGE))
-                    page = await fleet.ask(bus, state, "connections", asked, ConnectionPage)
-                    found += [{"gateway": state.gateway, **_fields(each)} for each in page.connections]
-                    left -= len(page.connections)
-                    if not page.more:
-                        break
-                    after = page.connections[-1].id
-            columns = ("gateway", "id", "transport", "user", "address", "following", "waiting", "channels")
-            rows = [[" ".join(row[c]) if c == "channels" else row[c] for c in columns] for row in found]
-            output.rows(found, columns, rows)
-
-    run(work, json=json)
+    run(lambda output: connections.show(output, gateway, user=user, limit=limit), json=json)
 
 
 @conns.command("kick")
@@ -256,19 +205,9 @@ def kick_connections(
     json: Json = False,
 ) -> None:
     """End a connection, or all of a user, wherever they are. A token still lets in until it expires."""
+    from carillon.commands import connections
 
-    async def work(output: Output) -> int:
-        if (connection is None) == (user is None):
-            raise Failed(USAGE, "usage", "Name a connection or --user, not both.")
-        asked = KickConnections(connection=connection, user=user, reconnect=reconnect)
-        async with fleet.operator_bus(from_environment()) as bus:
-            states = await fleet.states(bus)
-            answers = [await fleet.ask(bus, state, "kick", asked, ConnectionsKicked) for state in states]
-        ended = sum(answer.connections for answer in answers)
-        output.result({"connections": ended}, f"{ended} ended")
-        return 0 if ended else REFUSED
-
-    run(work, json=json)
+    run(lambda output: connections.kick(output, connection, user=user, reconnect=reconnect), json=json)
 
 
 @app.command()
@@ -276,43 +215,29 @@ def doctor(
     url: Url = None,
     nats_only: Annotated[bool, typer.Option("--nats-only", help="Do not look at the gateway.")] = False,
     identity: Annotated[
-        str, typer.Option("--as", help=f"Whose rights: {', '.join(IDENTITIES)}.")
+        str, typer.Option("--as", help="Whose rights: gateway, or another identity of deploy/nats.")
     ] = "gateway",
-    hold: Annotated[float, typer.Option(help="Seconds to stay silent.", min=0.1)] = HOLD_SECONDS,
+    hold: Annotated[float, typer.Option(help="Seconds to stay silent.", min=0.1)] = defaults.HOLD_SECONDS,
     json: Json = False,
 ) -> None:
     """Look for what is wrong: NATS, its rights and streams, clocks, keys, and proxies on the way."""
+    from carillon.commands import checkup
 
-    async def work(output: Output) -> int:
-        settings = from_environment()
-        address = None if nats_only else url or settings.url
-        if identity not in IDENTITIES:
-            raise Failed(USAGE, "usage", f"--as is one of {', '.join(IDENTITIES)}.")
-        found = await examine(settings, Party(identity), url=address, hold=hold)
-        rows = [(_MARKS[each.status], each.check, _told(each)) for each in found]
-        output.rows(found, ("", "Check", "Finding"), rows)
-        return REFUSED if any(each.status == "fault" for each in found) else 0
-
-    run(work, json=json)
-
-
-def _fields(struct: msgspec.Struct) -> dict[str, Any]:
-    return {name: getattr(struct, name) for name in struct.__struct_fields__}
-
-
-_MARKS: Final = {"ok": "ok", "fault": "FAULT", "skipped": "-"}
-
-
-def _told(finding: Finding) -> str:
-    return f"{finding.detail}. {finding.fix}" if finding.fix else finding.detail
+    run(
+        lambda output: checkup.doctor(output, url=url, nats_only=nats_only, identity=identity, hold=hold),
+        json=json,
+    )
 
 
 @app.command()
 def schema(json: Json = False) -> None:
     """Print the wire as JSON Schema: messages, frames, errors, close codes, subjects, streams."""
-    text = SCHEMA.read_text(encoding="utf-8")
+    import msgspec
+
+    from proto.schema import PATH
 
     async def work(output: Output) -> None:
+        text = PATH.read_text(encoding="utf-8")
         output.result(msgspec.json.decode(text), text)
 
     run(work, json=json)

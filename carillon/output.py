@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from carillon.exits import Failed
 
+    Draw = Callable[[Any, Sequence[str], Iterable[Sequence[object]]], None]
+
 
 class Output:
     """Where a command's words go: results to stdout, trouble to stderr."""
@@ -40,9 +42,7 @@ class Output:
             self.console.print(table(columns, rows))
 
     @contextlib.contextmanager
-    def live(
-        self, *, lasting: bool
-    ) -> Iterator[Callable[[Any, Sequence[str], Iterable[Sequence[object]]], None]]:
+    def live(self, *, lasting: bool) -> Iterator[Draw]:
         """As `rows`, called again and again: each table in the place of the last, if `lasting`."""
         if self.json or not lasting:
             yield self.rows

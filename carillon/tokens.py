@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 
+from carillon import defaults
 from carillon.exits import USAGE, Failed
 from services.gateway.auth import Misconfigured
 from services.gateway.keyset import SharedSecret
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from carillon.settings import CliSettings
 
-DEFAULT_SCOPE: Final = "orders:read orders:write chat"
 DEFAULT_TTL: Final = 3600
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd]?)")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -35,7 +35,7 @@ def claims_for(
     user: str,
     now: float,
     *,
-    scope: str = DEFAULT_SCOPE,
+    scope: str = defaults.SCOPE,
     ttl: int = DEFAULT_TTL,
     name: str = "",
     rooms: Sequence[str] = (),
@@ -50,7 +50,10 @@ def sign(settings: CliSettings, claims: dict[str, Any]) -> str:
     """The token. Raises Failed: only the shared secret of HS256 can sign here."""
     if settings.auth_algorithm != "HS256" or settings.auth_secret is None:
         raise Failed(
-            USAGE, "settings", "CARILLON_AUTH_SECRET is required: only tokens of HS256 are made here."
+            USAGE,
+            "settings",
+            "CARILLON_AUTH_SECRET is required to make a token, and only tokens of HS256 are made here; "
+            "to connect with a token from elsewhere, set CARILLON_TOKEN.",
         )
     try:
         SharedSecret(settings.auth_secret.reveal())

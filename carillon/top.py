@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from proto.control import GatewayState
 
@@ -23,8 +23,8 @@ COLUMNS = (
 
 
 class Load(NamedTuple):
-    """One gateway between two looks at it. Rates are per second; `lag_ms` is the mean of the deliveries
-    between, None if there were none.
+    """One gateway between two looks at it. Rates are per second, None at the first look; `lag_ms` is the mean
+    of the deliveries between, None if there were none.
     """
 
     gateway: str
@@ -32,8 +32,8 @@ class Load(NamedTuple):
     connections: int
     transports: dict[str, int]
     channels: int
-    messages: float
-    writes: float
+    messages: float | None
+    writes: float | None
     lag_ms: float | None
     loop_ms: float
     draining: bool
@@ -41,20 +41,24 @@ class Load(NamedTuple):
 
 def loads(before: Mapping[str, GatewayState], now: Sequence[GatewayState], seconds: float) -> list[Load]:
     """What happened in the `seconds` between; a gateway that was not there `before` has no rates yet."""
-    return [_load(before.get(state.instance, state), state, seconds) for state in now]
+    return [_load(before.get(state.instance), state, seconds) for state in now]
 
 
-def _load(before: GatewayState, now: GatewayState, seconds: float) -> Load:
-    lags = now.lag_count_total - before.lag_count_total
-    lag = (now.lag_seconds_total - before.lag_seconds_total) / lags * 1000 if lags > 0 else None
+def _load(before: GatewayState | None, now: GatewayState, seconds: float) -> Load:
+    messages = writes = lag = None
+    if before is not None:
+        messages = (now.messages_total - before.messages_total) / seconds
+        writes = (now.writes_total - before.writes_total) / seconds
+        lags = now.lag_count_total - before.lag_count_total
+        lag = (now.lag_seconds_total - before.lag_seconds_total) / lags * 1000 if lags > 0 else None
     return Load(
         now.gateway,
         now.instance,
         now.connections,
         now.transports,
         now.channels,
-        (now.messages_total - before.messages_total) / seconds,
-        (now.writes_total - before.writes_total) / seconds,
+        messages,
+        writes,
         lag,
         now.loop_lag_seconds * 1000,
         now.draining,
@@ -68,9 +72,9 @@ def row(load: Load) -> tuple[str, ...]:
         f"{load.connections:,}",
         " ".join(f"{name} {count:,}" for name, count in sorted(load.transports.items())) or "-",
         f"{load.channels:,}",
-        f"{load.messages:,.0f}",
-        f"{load.writes:,.0f}",
-        "-" if load.lag_ms is None else f"{load.lag_ms:,.1f}",
+        _shown(load.messages),
+        _shown(load.writes),
+        _shown(load.lag_ms, 1),
         f"{load.loop_ms:,.1f}",
         "draining" if load.draining else "serving",
     )
@@ -86,9 +90,18 @@ def total(found: Sequence[Load]) -> tuple[str, ...]:
         f"{sum(counts):,}",
         imbalance,
         f"{sum(load.channels for load in found):,}",
-        f"{sum(load.messages for load in found):,.0f}",
-        f"{sum(load.writes for load in found):,.0f}",
+        _shown(_sum(load.messages for load in found)),
+        _shown(_sum(load.writes for load in found)),
         "",
         "",
         "",
     )
+
+
+def _shown(number: float | None, digits: int = 0) -> str:
+    return "-" if number is None else f"{number:,.{digits}f}"
+
+
+def _sum(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None

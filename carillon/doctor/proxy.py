@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import ConnectionClosed
 
-from carillon import web
+from carillon import defaults, web
 from carillon.doctor.finding import Finding, fault, ok, skipped
 from carillon.exits import REFUSED, Failed
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_SECONDS: Final = 3.0
-HOLD_SECONDS: Final = 65.0
-"""Longer than the usual 60 s of proxies, so that one that goes by idle time is caught at its default."""
 DATE_SECONDS: Final = 2.0
 """A Date header has whole seconds, and is made once a second."""
 
@@ -29,7 +27,7 @@ async def examine(
     token: str,
     wall: Callable[[], float],
     *,
-    hold: float = HOLD_SECONDS,
+    hold: float = defaults.HOLD_SECONDS,
     patience: float = PATIENCE_SECONDS,
 ) -> list[Finding]:
     """All findings about the way to the gateway at `url`; takes `hold` seconds and a little more.

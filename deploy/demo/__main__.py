@@ -30,9 +30,12 @@ from deploy.demo.plan import (
     gateway_ids,
     gateway_role,
     inherited,
+    listed_origins,
     local,
+    local_nats,
     plan,
     table,
+    tokens_secret,
 )
 from deploy.demo.session import session_from
 from runtime.http import ListenFailed, Server
@@ -74,7 +77,8 @@ def _place() -> Path:
 
 async def _run(place: Path, began: float, tell: Tell | None) -> None:
     chosen = ports.choose(os.environ)
-    keys = Secrets(secrets.token_urlsafe(48), secrets.token_urlsafe(24))
+    signing = tokens_secret(os.environ, secrets.token_urlsafe(48))
+    keys = Secrets(signing, secrets.token_urlsafe(24))
     crew = _crew(chosen, place, keys)
     stopping = _until_asked_to_stop(crew)
     try:
@@ -103,7 +107,7 @@ async def _controlled(crew: Crew, chosen: Ports, token: str) -> AsyncIterator[No
 
 
 def _crew(chosen: Ports, place: Path, keys: Secrets) -> Crew:
-    planned = plan(chosen, _programs(place), keys)
+    planned = plan(chosen, _programs(place), keys, listed_origins(os.environ))
     environment = {**inherited(os.environ), "PYTHONPATH": str(ROOT)}
 
     def child(role: Role) -> Child:
@@ -172,11 +176,12 @@ async def _announce(
     if tell is not None:
         roles = [{"role": child.role.name, "url": child.role.url, "pid": child.pid} for child in crew]
         url = local(chosen.gateways[0])
-        tell({"seconds": round(spent[0], 3), "url": url, "token": token, "roles": roles}, "")
+        nats = local_nats(chosen)
+        tell({"seconds": round(spent[0], 3), "url": url, "token": token, "nats": nats, "roles": roles}, "")
         return
     say(f"\nCarillon is running. First live event after {spent[0]:.1f} s.\n")
     say(_instructions(crew, chosen, fresh, place / folder.LOGS))
-    say(f"\nURL={local(chosen.gateways[0])} TOKEN={token}")
+    say(f"\nFor bin/carillon and the README's commands, in another terminal:\n{_exports(chosen, token)}")
     say("\nCtrl-C stops everything.")
 
 
@@ -213,6 +218,12 @@ def _instructions(crew: Crew, chosen: Ports, stream: str, logs: Path) -> str:
         f"Logs    {os.path.relpath(logs)}",
     ]
     return "\n".join(lines)
+
+
+def _exports(chosen: Ports, token: str) -> str:
+    """Names that the command line reads."""
+    url, nats = local(chosen.gateways[0]), local_nats(chosen)
+    return f"export CARILLON_URL={url} CARILLON_NATS_URL={nats} CARILLON_TOKEN={token}"
 
 
 def _stream(chosen: Ports, session: Session) -> str:

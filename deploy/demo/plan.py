@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CUSTOMER_SCOPE = "orders:read chat"
-WRITER_SCOPE = "orders:read orders:write chat"
+WRITER_SCOPE = "orders:read orders:write chat presence"
 STAFF_SCOPE = "orders:read orders:write staff"
 TALKER_SCOPE = "chat"
 ROOM = "lobby"
@@ -30,6 +30,16 @@ class Secrets(NamedTuple):
 
     tokens: str
     control: str
+
+
+def tokens_secret(environ: Mapping[str, str], fresh: str) -> str:
+    """The developer's own CARILLON_AUTH_SECRET, so that their back end's tokens are good here, or `fresh`."""
+    return environ.get("CARILLON_AUTH_SECRET") or fresh
+
+
+def listed_origins(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The developer's own CARILLON_ORIGINS: their page may use the demo's gateways."""
+    return tuple(filter(None, map(str.strip, environ.get("CARILLON_ORIGINS", "").split(","))))
 
 
 class Programs(NamedTuple):
@@ -62,9 +72,12 @@ class Plan(NamedTuple):
     others: list[Role]
 
 
-def plan(ports: Ports, programs: Programs, secrets: Secrets) -> Plan:
-    """Everything there is; a secret is in the environment of those who need it only."""
-    nats_url = f"nats://127.0.0.1:{ports.nats}"
+def plan(ports: Ports, programs: Programs, secrets: Secrets, origins: tuple[str, ...] = ()) -> Plan:
+    """Everything there is; a secret is in the environment of those who need it only.
+
+    `origins`: pages that may use the gateways besides the demo's own.
+    """
+    nats_url = local_nats(ports)
     shared = {"CARILLON_NATS_URL": nats_url}
     command = (programs.nats_server, "-a", "127.0.0.1", "-p", str(ports.nats), "-js", "-sd", programs.store)
     python = programs.python
@@ -75,7 +88,10 @@ def plan(ports: Ports, programs: Programs, secrets: Secrets) -> Plan:
             _service("orders", ports.internal[0], shared, python),
             _service("chat", ports.internal[1], shared, python),
             _service("presence", ports.internal[2], shared, python),
-            *(_gateway(ports, index, shared, secrets.tokens, python) for index in range(len(ports.gateways))),
+            *(
+                _gateway(ports, index, shared, secrets.tokens, python, origins)
+                for index in range(len(ports.gateways))
+            ),
             _shop(ports, secrets, python),
         ],
     )
@@ -84,6 +100,11 @@ def plan(ports: Ports, programs: Programs, secrets: Secrets) -> Plan:
 def local(port: int) -> str:
     """The address of a port on this machine, for HTTP."""
     return f"http://127.0.0.1:{port}"
+
+
+def local_nats(ports: Ports) -> str:
+    """The address of the demo's NATS."""
+    return f"nats://127.0.0.1:{ports.nats}"
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +127,14 @@ def _service(noun: str, internal: int, shared: Mapping[str, str], python: str) -
     return Role(noun, 1, (python, "-m", f"services.{noun}"), environment, "", f"{local(internal)}/readyz")
 
 
-def _gateway(ports: Ports, index: int, shared: Mapping[str, str], secret: str, python: str) -> Role:
+def _gateway(
+    ports: Ports,
+    index: int,
+    shared: Mapping[str, str],
+    secret: str,
+    python: str,
+    origins: tuple[str, ...],
+) -> Role:
     port, internal = ports.gateways[index], ports.internal[index + 3]
     ids = gateway_ids(ports)
     named = (f"{name}={local(each)}" for name, each in zip(ids, ports.gateways, strict=True))
@@ -116,7 +144,7 @@ def _gateway(ports: Ports, index: int, shared: Mapping[str, str], secret: str, p
         "CARILLON_PORT": str(port),
         "CARILLON_INTERNAL_PORT": str(internal),
         "CARILLON_GATEWAY_ID": ids[index],
-        "CARILLON_ORIGINS": ",".join(_origins(ports)),
+        "CARILLON_ORIGINS": ",".join((*_origins(ports), *origins)),
         "CARILLON_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "CARILLON_DEMO_SHOP": local(ports.shop),
         "CARILLON_DEMO_GATEWAYS": ",".join(named),

@@ -52,7 +52,7 @@ class ChannelStream(StreamRoute):
         names = tuple(dict.fromkeys(request.query_params.getlist("channel")))
         if not 0 < len(names) <= MAX_CHANNELS:
             raise Refusal("invalid_request", f"Name 1 to {MAX_CHANNELS} channels: ?channel=room:<id>")
-        session = Session(secrets.token_urlsafe(12), Limits(channels=MAX_CHANNELS), time.monotonic())
+        session = Session(secrets.token_hex(8), Limits(channels=MAX_CHANNELS), time.monotonic())
         session.identity = identity
         since = dict(zip(names, _positions(position_text(request), len(names)), strict=True))
         works = _works(session, since)

@@ -148,7 +148,7 @@ class Handshake:
         if request.path == ECHO_PATH:
             socket = EchoSocket(keep, self._told_gone, self._now)
         else:
-            session = Session(secrets.token_urlsafe(12), self._limits, now)
+            session = Session(secrets.token_hex(8), self._limits, now)
             socket = ClientSocket(
                 session, self._desk, agreed.format, keep, gone=self._told_gone, now=self._now
             )

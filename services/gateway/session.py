@@ -90,7 +90,7 @@ class Session:
     )
 
     def __init__(self, session_id: str, limits: Limits, now: float) -> None:
-        self.id = session_id
+        self.id = session_id  # of letters and digits only: operators type it behind a command
         self.identity: Identity | None = None
         self.claimed = False
         """A token was presented, good or not; until it is checked nobody knows."""

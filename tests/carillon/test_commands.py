@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,7 @@ import pytest
 
 from carillon.app import app
 from proto.schema import PATH as SCHEMA
-from tests.support.cli import begin, carillon
+from tests.support.cli import begin, carillon, environment_of
 from tests.support.ports import free_port
 from tests.support.secured_nats import SecuredStack
 from tests.support.stack import ROOT, SECRET
@@ -314,6 +318,86 @@ async def test_the_doctor_says_what_to_do(stack: SecuredStack) -> None:
     assert all("runtime.provision" in row["fix"] for row in faults)
     assert "FAULT" in plain.out
     assert "deploy/nats/accounts.conf" in plain.out
+
+
+async def test_services_are_listed_with_what_they_served(operator: dict[str, str]) -> None:
+    """Every replica that answers, with its id; orders, chat and presence run here."""
+    told = await carillon(operator, "services", "--json")
+    plain = await carillon(operator, "services")
+
+    assert told.code == plain.code == OK, plain
+    assert {row["service"] for row in told.json} >= {"orders", "chat"}
+    assert all(row["requests"] >= row["errors"] >= 0 for row in told.json)
+    assert all(row["id"] in plain.out for row in told.json)
+
+
+async def test_a_room_is_made_one_for_members_and_opened_again(operator: dict[str, str]) -> None:
+    """Its policy is stored as it was said; what is no policy is refused before anything is asked."""
+    closed = await carillon(
+        operator, "room", "policy", "cli-room", "--member", "bob", "--member", "alice", "--per-minute", "30",
+        "--json",
+    )  # fmt: skip
+    outsider = await carillon(operator, "publish", "room:cli-room", "let me in", "--user", "eve", "--json")
+    member = await carillon(operator, "publish", "room:cli-room", "hello", "--user", "bob")
+    opened = await carillon(operator, "room", "policy", "cli-room", "--open")
+    neither = await carillon(operator, "room", "policy", "cli-room")
+    zero = await carillon(operator, "room", "policy", "cli-room", "--open", "--per-minute", "0")
+
+    assert closed.code == OK, closed
+    assert closed.json["policy"] == {"access": "members", "members": ["alice", "bob"], "perMinute": 30}
+    assert (outsider.code, outsider.json["error"]) == (REFUSED, "not_member")
+    assert member.code == OK, member
+    assert (opened.code, opened.out) == (OK, "room cli-room is for everybody\n")
+    assert (neither.code, zero.code) == (USAGE, USAGE)
+    assert "perMinute" in zero.err
+
+
+async def test_connection_ids_can_stand_behind_a_command(
+    operator: dict[str, str], stack: SecuredStack
+) -> None:
+    """They are of letters and digits, so that none is taken for an option."""
+    async with guests(stack.gateways[0].url, "id-1", "id-2", "id-3"):
+        told = await carillon(operator, "conns", "ls", "--json")
+
+    assert len(told.json) >= 3
+    assert all(row["id"].isalnum() for row in told.json)
+
+
+def test_top_shows_the_fleet_at_its_first_look(operator: dict[str, str]) -> None:
+    """On a terminal: connections at once, rates from the second look on."""
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "carillon", "top", "--every", "3600"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment_of(operator), stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while b"gw-2" not in shown:
+            ready, _, _ = select.select([screen], [], [], 30)
+            assert ready, shown
+            shown += os.read(screen, 65536)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        os.close(screen)
+
+
+async def test_whoever_has_no_secret_is_told_of_the_token() -> None:
+    """A token from elsewhere is the other way to connect."""
+    told = await carillon({}, "tail", "room:lobby", "--json")
+
+    assert (told.code, told.json["error"]) == (USAGE, "settings")
+    assert "CARILLON_TOKEN" in told.json["message"]
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    """Neither NATS nor a web server, and no event loop: help is there at once."""
+    slow = {"asyncio", "nats", "uvicorn", "starlette", "structlog", "jwt", "rich", "msgspec"}
+    look = "import sys, carillon.app; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert slow & set(done.stdout.split()) == set()
 
 
 async def test_dev_runs_everything(tmp_path: Any) -> None:

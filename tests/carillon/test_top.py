@@ -25,11 +25,14 @@ NOW = [
 
 
 def test_rates_are_those_between_two_looks() -> None:
-    """Per second, and the mean lag of what was delivered between; a newcomer has no rate."""
+    """Per second, and the mean lag of what was delivered between; a newcomer has no rate yet."""
     a, b = loads(BEFORE, NOW, 2.0)
 
     assert (a.messages, a.writes, a.lag_ms, a.loop_ms) == (10, 1000, 10.0, 2.0)
-    assert (b.messages, b.writes, b.lag_ms, b.draining) == (0, 0, None, True)
+    assert (b.messages, b.writes, b.lag_ms, b.draining) == (None, None, None, True)
+    assert row(b)[4:7] == ("-", "-", "-")
+    assert total([b])[4:6] == ("-", "-")
+    assert total([a, b])[4:6] == ("10", "1,000")
 
 
 def test_rows_are_for_people() -> None:

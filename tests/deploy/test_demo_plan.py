@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from deploy.demo.plan import Plan, Ports, Programs, Secrets, inherited, plan, table
+from deploy.demo.plan import (
+    Plan,
+    Ports,
+    Programs,
+    Secrets,
+    inherited,
+    listed_origins,
+    plan,
+    table,
+    tokens_secret,
+)
 
 SECRET = "a-secret-of-the-demo"
 CONTROL = "opens-the-control-api"
 
 
-def planned() -> Plan:
+def planned(*origins: str) -> Plan:
     """Two gateways on 8080 and 8081."""
     ports = Ports(4222, (8080, 8081), 8090, 8091, (9001, 9002, 9003, 9004, 9005))
-    return plan(ports, Programs("python", "nats-server", "/store"), Secrets(SECRET, CONTROL))
+    return plan(ports, Programs("python", "nats-server", "/store"), Secrets(SECRET, CONTROL), origins)
 
 
 def test_only_gateways_and_shop_know_the_secret() -> None:
@@ -50,6 +60,20 @@ def test_both_gateways_take_pages_of_either_by_either_name() -> None:
     assert origins == {
         "http://127.0.0.1:8080,http://localhost:8080,http://127.0.0.1:8081,http://localhost:8081"
     }
+
+
+def test_a_developers_own_secret_and_origins_are_taken() -> None:
+    """Tokens of their back end are good at the demo's gateways, and their page may use them."""
+    environ = {
+        "CARILLON_AUTH_SECRET": "s" * 32,
+        "CARILLON_ORIGINS": "http://localhost:3000, http://shop.test",
+    }
+    gateway = planned(*listed_origins(environ)).others[3]
+
+    assert tokens_secret(environ, "fresh") == "s" * 32
+    assert tokens_secret({"CARILLON_AUTH_SECRET": ""}, "fresh") == tokens_secret({}, "fresh") == "fresh"
+    assert gateway.environment["CARILLON_ORIGINS"].endswith(",http://localhost:3000,http://shop.test")
+    assert listed_origins({}) == ()
 
 
 def test_the_shop_ends_first_and_nats_last() -> None:
