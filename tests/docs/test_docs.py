@@ -12,7 +12,6 @@ import pytest
 
 from carillon import exits
 from carillon.app import app as command_line
-from carillon.app import conns
 from carillon.settings import CliSettings
 from deploy.demo.__main__ import FOLDER
 from deploy.demo.ports import NATS_PORT, PORTS
@@ -193,8 +192,9 @@ def test_every_variable_of_the_demo_is_in_the_readme() -> None:
 
 def test_the_command_line_is_in_its_page() -> None:
     """Every command, every variable of its own with its default, and every exit code, and no other."""
+    groups = {group.name for group in command_line.registered_groups}
     commands = {
-        (row[0].split()[0] if not row[0].startswith("conns") else " ".join(row[0].split()[:2]))
+        " ".join(row[0].split()[: 2 if row[0].split()[0] in groups else 1])
         for row in table("docs/cli.md", "command", "what it does", "talks to")
     }
     variables = table("docs/cli.md", "command line variable", "default", "meaning")
@@ -202,7 +202,13 @@ def test_the_command_line_is_in_its_page() -> None:
     ours = {each.name or each.callback.__name__ for each in command_line.registered_commands if each.callback}
     codes = {int(row[0]) for row in table("docs/cli.md", "exit code", "meaning")}
 
-    assert commands == ours | {f"conns {each.name}" for each in conns.registered_commands}
+    inner = {
+        f"{group.name} {each.name}"
+        for group in command_line.registered_groups
+        if group.typer_instance is not None
+        for each in group.typer_instance.registered_commands
+    }
+    assert commands == ours | inner
     assert {row[0]: row[1] for row in variables} == {
         name: default_text(fields[name].default) for name in CLI_VARIABLES
     }
