@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from benchmarks import chat_latency, connect, fan_out, latency, memory, presence, report
+from benchmarks import chat_latency, connect, fan_out, latency, memory, presence, report, way_in
 from benchmarks.children import raise_file_limit
 from benchmarks.machine import about
 from benchmarks.plan import Plan
@@ -35,6 +35,7 @@ ALL: Final[dict[str, Callable[[Plan], Outcome]]] = {
     "latency": latency.measure,
     "connect": connect.measure,
     "chat_latency": chat_latency.measure,
+    "way_in": way_in.measure,
     "websocket": websocket.measure,
     "presence": presence.measure,
     "presence_deaths": presence.measure_deaths,

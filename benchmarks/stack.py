@@ -67,6 +67,7 @@ class Stack:
         self._open = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="carillon-bench-"))
         self.nats_port = free_port()
+        self.nats_pid = 0
 
     def __enter__(self) -> Self:
         try:
@@ -103,9 +104,9 @@ class Stack:
         child, internal_port = self._service("gateway", cores, PORT=str(port), **settings)
         return Gateway(child, port, internal_port)
 
-    def service(self, name: str) -> Child:
+    def service(self, name: str, **settings: str) -> Child:
         """One more replica of a service, ready."""
-        return self._service(name, self._cores)[0]
+        return self._service(name, self._cores, **settings)[0]
 
     def orders(self) -> Child:
         """One more orders service, ready."""
@@ -139,6 +140,7 @@ class Stack:
         where = ["-a", "127.0.0.1", "-p", str(self.nats_port)]
         store = ["-js", "-sd", str(self._folder / "store")]
         child = self._start("nats-server", [binary, *where, *store], self._cores, {})
+        self.nats_pid = child.pid
         until_listening(self.nats_port, child)
 
     def _provision(self) -> None:
