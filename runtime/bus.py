@@ -13,14 +13,18 @@ import contextlib
 import random
 import re
 import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import structlog
 from nats.errors import Error as NatsError
 from nats.protocol import command
 
+from proto.errors import Refusal
 from runtime import headers as wire
 from runtime.client import HardenedClient, Subscription, abort
+from runtime.deadlines import Deadlines
 from runtime.errors import (
     BadSubject,
     ConnectionLost,
@@ -33,7 +37,7 @@ from runtime.errors import (
 from runtime.metrics import counter, gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from nats.aio.client import Server
 
@@ -70,28 +74,64 @@ class Message(NamedTuple):
     payload: bytes
 
 
-class _Waiter:
-    """Collects the answers of one request until `last` says that the final one is there."""
-
-    __slots__ = ("answers", "future", "last")
-
-    def __init__(self, future: asyncio.Future[list[Message]], last: Callable[[Message], bool]) -> None:
-        self.future = future
-        self.last = last
-        self.answers: list[Message] = []
-
-    def add(self, message: Message) -> None:
-        self.answers.append(message)
-        if self.last(message) and not self.future.done():
-            self.future.set_result(self.answers)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+Done = Callable[[list[Message] | Refusal], None]
+"""Told once how a request ended: with its answers, or ConnectionLost or DeadlineExceeded."""
 
 
-def _only_one(_: Message) -> bool:
-    return True
+class Question:
+    """A request that was sent. It ends once: with what `done` is told, or by `cancel`."""
+
+    __slots__ = ("_answers", "_deadlines", "_done", "_last", "_tick", "_token", "_waiting")
+
+    def __init__(
+        self,
+        token: bytes,
+        waiting: dict[bytes, Question],
+        deadlines: Deadlines,
+        seconds: float,
+        last: Callable[[Message], bool] | None,
+        done: Done,
+    ) -> None:
+        self._token = token
+        self._waiting = waiting
+        self._deadlines = deadlines
+        self._last = last
+        self._done = done
+        self._answers: list[Message] = []
+        waiting[token] = self
+        self._tick = deadlines.add(self, seconds)
+
+    def answered(self, message: Message) -> None:
+        """One of its answers came."""
+        self._answers.append(message)
+        if self._last is None or self._last(message):
+            self._end(self._answers)
+
+    def expire(self) -> None:
+        """The time is over."""
+        self._end(DeadlineExceeded())
+
+    def fail(self, error: Refusal) -> None:
+        """There will be no answer."""
+        self._end(error)
+
+    def cancel(self) -> None:
+        """Nobody is told any more, and a late answer is dropped. Harmless once it has ended."""
+        if self._waiting.pop(self._token, None) is not None:
+            self._deadlines.discard(self, self._tick)
+
+    def _end(self, outcome: list[Message] | Refusal) -> None:
+        self.cancel()
+        self._done(outcome)
+
+
+def _settle(future: asyncio.Future[list[Message]], outcome: list[Message] | Refusal) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, list):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
 
 
 def _subscribable(subject: str) -> bool:
@@ -141,7 +181,8 @@ class Bus:
         self._subscriptions: dict[int, Subscription] = {}
         self._last_sid = 0
         self._inbox = f"{settings.nats_inbox_prefix}.{self._chance.getrandbits(96):024x}"
-        self._waiting: dict[bytes, _Waiter] = {}
+        self._waiting: dict[bytes, Question] = {}
+        self._deadlines = Deadlines()
         self._pongs: set[asyncio.Future[bool]] = set()
         self._last_token = 0
         self._kicking = False
@@ -159,6 +200,7 @@ class Bus:
     async def start(self) -> None:
         """Begin to connect; returns at once, also when no server answers yet."""
         self.subscribe(f"{self._inbox}.*", self._answered)
+        WAITING.labels(self._role).set_function(self._waiting.__len__)
         CONNECTED.labels(self._role).set(0)
         self._keeper = asyncio.create_task(self._keep(), name=f"bus-{self._role}")
 
@@ -166,6 +208,7 @@ class Bus:
         """Send what is queued and end. Requests that still wait get ConnectionLost."""
         self._closing = True
         self._fail_waiting()
+        self._deadlines.close()
         if self._keeper is not None:
             # Once may not do: until Python 3.12 `wait_for`, with which nats-py connects, loses a cancellation
             # that comes in the turn in which what it waits for is done.
@@ -295,7 +338,7 @@ class Bus:
         Raises NotConnected and Overloaded (nothing was sent), NoResponders, ConnectionLost, DeadlineExceeded.
         Safe to cancel: a late answer is dropped.
         """
-        answers = await self.collect(subject, payload, timeout=timeout, last=_only_one, headers=headers)
+        answers = await self.collect(subject, payload, timeout=timeout, last=None, headers=headers)
         if wire.status(answers[0].headers) == 503:
             raise NoResponders
         return answers[0]
@@ -306,13 +349,43 @@ class Bus:
         payload: bytes,
         *,
         timeout: float,  # noqa: ASYNC109
-        last: Callable[[Message], bool],
+        last: Callable[[Message], bool] | None,
         headers: Mapping[str, str] | None = None,
     ) -> list[Message]:
-        """As `request`, for an answer in many messages: returns them all once `last` accepts one of them."""
-        with self._answers(last) as (inbox, answers):
-            self.publish(subject, payload, reply=inbox, headers=headers)
-            return await _within(answers, timeout)
+        """As `request`, for an answer in many messages: returns them all once `last` accepts one of them, or
+        the first where `last` is None.
+        """
+        future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+        question = self.ask(
+            subject, payload, partial(_settle, future), seconds=timeout, last=last, headers=headers
+        )
+        try:
+            return await future
+        finally:
+            question.cancel()
+
+    def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        done: Done,
+        *,
+        seconds: float,
+        last: Callable[[Message], bool] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Question:
+        """Send a request without waiting; `done` is told in a later turn of the loop how it ended, inside the
+        reader's turn if it was answered: it must not block or raise.
+
+        Raises NotConnected, Overloaded, BadSubject: nothing was sent, and `done` is not told.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            ERRORS.labels(self._role, "waiting_full").inc()
+            raise Overloaded
+        self._last_token += 1
+        token = f"{self._last_token:x}"
+        self.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
+        return Question(token.encode(), self._waiting, self._deadlines, seconds, last, done)
 
     async def beat(self, timeout: float) -> None:  # noqa: ASYNC109
         """Prove the connection by a message to ourselves. Raises NotConnected, ConnectionLost,
@@ -320,29 +393,15 @@ class Bus:
         """
         if self._client is not None:
             PENDING.labels(self._role).set(self._client.pending_bytes)
-        with self._answers(_only_one) as (inbox, answers):
-            self.publish(inbox)
-            await _within(answers, timeout)
+        future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+        token = f"{self._last_token + 1:x}"
+        question = self.ask(f"{self._inbox}.{token}", b"", partial(_settle, future), seconds=timeout)
+        try:
+            await future
+        finally:
+            question.cancel()
 
     # -- inside ---------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _answers(
-        self, last: Callable[[Message], bool]
-    ) -> Iterator[tuple[str, asyncio.Future[list[Message]]]]:
-        if len(self._waiting) >= MAX_WAITING:
-            ERRORS.labels(self._role, "waiting_full").inc()
-            raise Overloaded
-        self._last_token += 1
-        token = f"{self._last_token:x}"
-        future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
-        self._waiting[token.encode()] = _Waiter(future, last)
-        WAITING.labels(self._role).set(len(self._waiting))
-        try:
-            yield f"{self._inbox}.{token}", future
-        finally:
-            del self._waiting[token.encode()]
-            WAITING.labels(self._role).set(len(self._waiting))
 
     def _ready(self) -> HardenedClient:
         client = self._client
@@ -362,13 +421,13 @@ class Bus:
             self._client.kick()
 
     def _answered(self, subject: bytes, _reply: bytes, payload: bytes, headers: bytes | None) -> None:
-        waiter = self._waiting.get(subject.rpartition(b".")[2])
-        if waiter is not None:
-            waiter.add(Message(subject, headers, payload))
+        question = self._waiting.get(subject.rpartition(b".")[2])
+        if question is not None:
+            question.answered(Message(subject, headers, payload))
 
     def _fail_waiting(self) -> None:
-        for waiter in list(self._waiting.values()):
-            waiter.fail(ConnectionLost())
+        for question in list(self._waiting.values()):
+            question.fail(ConnectionLost())
         for pong in self._pongs:
             if not pong.done():
                 pong.set_exception(ConnectionLost())
