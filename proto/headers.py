@@ -20,6 +20,9 @@ ORIGIN: Final = "Carillon-Origin"
 
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, where tracing is on. It passes through republish, so that gateways continue a trace."""
+
+BATCH: Final = "Carillon-Batch"
+"""Its body holds many requests, or many answers (runtime/batch.py); the value is the version of that form."""
 PART: Final = "Carillon-Part"
 """On an answer in several messages: `<number>/<of how many>`, from 1."""
 

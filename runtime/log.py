@@ -12,12 +12,14 @@ import base64
 import random
 import time
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from proto import headers as names
+from proto.errors import Refusal
 from proto.positions import epoch_of
 from runtime import headers as wire
 from runtime import tracing
@@ -34,7 +36,7 @@ from runtime.errors import (
 from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from proto.streams import StreamSpec
@@ -67,6 +69,8 @@ APPENDS = counter(
 APPEND_TIME = histogram("log_append_seconds", "Time until an append was acknowledged", ["stream"], COARSE)
 RETRIES = counter("log_append_retries", "Append attempts after the first", ["stream"])
 NUDGES = counter("log_nudges", "Nudges sent after an append turned out to be a duplicate", ["stream"])
+_appends: Final = cache(APPENDS.labels)
+_append_seconds: Final = cache(APPEND_TIME.labels)
 READS = counter("log_reads", "Reads begun", ["stream", "kind"])
 READ_TIME = histogram("log_read_seconds", "Time of a read", ["kind"], COARSE)
 READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded slots", ["stream"])
@@ -145,6 +149,48 @@ class _Failed(Exception):
     """An attempt that may be repeated."""
 
 
+class _Attempt:
+    """The first attempt of an append that nobody awaits, and whom to tell."""
+
+    __slots__ = ("began", "done", "headers", "log", "payload", "subject")
+
+    def __init__(
+        self,
+        log: Log,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str],
+        done: Callable[[Appended | Refusal], None],
+        began: float,
+    ) -> None:
+        self.log = log
+        self.subject = subject
+        self.payload = payload
+        self.headers = headers
+        self.done = done
+        self.began = began
+
+    def ended(self, outcome: list[Message] | Refusal) -> None:
+        """bus.Done."""
+        self.log._heard(self, outcome)
+
+
+_ack: Final = msgspec.json.Decoder(_PubAck)
+
+
+def _outcome(appended: Appended | Refusal) -> str:
+    if isinstance(appended, Refusal):
+        return "failed"
+    return "duplicate" if appended.duplicate else "stored"
+
+
+def _acknowledged(payload: bytes) -> _PubAck | None:
+    try:
+        return _ack.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None  # no responders: an empty message
+
+
 class Log:
     """The log of one stream. `spec` names it; `bus` should not be the one that carries live traffic."""
 
@@ -154,6 +200,7 @@ class Log:
         self._api = f"$JS.API.DIRECT.GET.{spec.name}"
         self._slots = asyncio.Semaphore(MAX_READS)
         self._queued = 0
+        self._going_on: set[asyncio.Task[None]] = set()
 
     # -- write ----------------------------------------------------------------
 
@@ -188,14 +235,71 @@ class Log:
             outcome = "duplicate" if appended.duplicate else "stored"
             return appended
         finally:
-            APPENDS.labels(self._spec.name, outcome).inc()
-            APPEND_TIME.labels(self._spec.name).observe(time.perf_counter() - began)
+            _appends(self._spec.name, outcome).inc()
+            _append_seconds(self._spec.name).observe(time.perf_counter() - began)
+
+    def begin_append(
+        self,
+        subject: str,
+        payload: bytes,
+        done: Callable[[Appended | Refusal], None],
+        *,
+        message_id: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """As `append` without waiting: `done` is told once, in a later turn of the loop, where the message is
+        stored or what `append` would raise. It must not block or raise. Not traced.
+        """
+        block = {**_ours(headers), **_headers(message_id, None, None)}
+        attempt = _Attempt(self, subject, payload, block, done, time.perf_counter())
+        try:
+            self._bus.ask(subject, payload, attempt.ended, seconds=ATTEMPT_SECONDS, headers=block)
+        except Overloaded as error:
+            asyncio.get_running_loop().call_soon(self._tell, attempt, error)
+        except Refusal as error:
+            self._go_on(attempt, error)
+
+    def _tell(self, attempt: _Attempt, outcome: Appended | Refusal) -> None:
+        _appends(self._spec.name, _outcome(outcome)).inc()
+        _append_seconds(self._spec.name).observe(time.perf_counter() - attempt.began)
+        attempt.done(outcome)
+
+    def _heard(self, attempt: _Attempt, outcome: list[Message] | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self._go_on(attempt, outcome)
+            return
+        ack = _acknowledged(outcome[0].payload)
+        if ack is None or ack.error is not None or ack.duplicate or not ack.seq:
+            self._go_on(attempt, Unavailable())  # the next attempt looks closer
+        else:
+            self._tell(attempt, Appended(ack.seq, duplicate=False))
+
+    def _go_on(self, attempt: _Attempt, error: Refusal) -> None:
+        task = asyncio.get_running_loop().create_task(self._again(attempt, error))
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+
+    async def _again(self, attempt: _Attempt, error: Refusal) -> None:
+        outcome: Appended | Refusal = DeadlineExceeded()  # what a cancelled one is told
+        unsure = isinstance(error, (ConnectionLost, DeadlineExceeded))
+        deadline = attempt.began + APPEND_SECONDS
+        try:
+            outcome = await self._append(attempt.subject, attempt.payload, attempt.headers, deadline, unsure)
+        except Refusal as refusal:
+            outcome = refusal
+        finally:
+            self._tell(attempt, outcome)
 
     async def _append(
-        self, subject: str, payload: bytes, headers: dict[str, str], deadline: float
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str],
+        deadline: float,
+        unsure: bool = False,
     ) -> Appended:
+        """`unsure`: an earlier attempt may have been stored."""
         pause = 0.05
-        unsure = False  # whether an earlier attempt may have been stored
         while True:
             left = deadline - time.perf_counter()
             try:

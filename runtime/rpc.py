@@ -9,10 +9,12 @@ caller; its record types are used here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -31,8 +33,8 @@ from proto import headers as names
 from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
+from runtime import batch, tracing
 from runtime import headers as wire
-from runtime import tracing
 from runtime.bus import patiently
 from runtime.errors import (
     BadSubject,
@@ -46,7 +48,7 @@ from runtime.logs import accept_request_id, bind_request_id, current_request_id
 from runtime.metrics import COARSE, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 
     from runtime.bus import Bus, Message
     from runtime.client import Subscription
@@ -76,6 +78,11 @@ REFUSED = counter("rpc_overloaded", "Requests refused because too many were bein
 CALLED = histogram("rpc_call_seconds", "Time of a call as its caller sees it", ["component"], COARSE)
 CALLS = counter("rpc_calls", "Calls: ok, refused (4xx) or failed (5xx)", ["component", "outcome"])
 NOT_OK = counter("rpc_calls_not_ok", "Calls that were refused or failed, by code", ["code"])
+# Labels are of closed sets, and looking them up costs as much as counting.
+_served_seconds: Final = cache(SERVED.labels)
+_answers_given: Final = cache(ANSWERS.labels)
+_called_seconds: Final = cache(CALLED.labels)
+_calls_made: Final = cache(CALLS.labels)
 
 
 class Parts(Generic[Out]):
@@ -85,19 +92,32 @@ class Parts(Generic[Out]):
         self.parts = parts
 
 
+Told = Callable[["msgspec.Struct | Refusal"], None]
+"""Told once what became of a request: its answer, or why there is none."""
+
+
 class Method(Generic[In, Out]):
     """One request type of a service: what comes in, what goes out, and who answers. A handler may give
     `Parts`.
+
+    `begin`, if given, answers where nothing has to be waited for but the stream: it returns True and tells
+    the outcome once, perhaps before it returns; False: nothing was done, the handler has to. It raises
+    Refusal.
     """
 
     def __init__(
-        self, name: str, request: type[In], handler: Callable[[In], Awaitable[Out | Parts[Out]]]
+        self,
+        name: str,
+        request: type[In],
+        handler: Callable[[In], Awaitable[Out | Parts[Out]]],
+        begin: Callable[[In, Told], bool] | None = None,
     ) -> None:
         self.name = name
         self.handler = handler
+        self.begin = begin
         self._decoder = msgspec.json.Decoder(request)
 
-    def decode(self, payload: bytes) -> In:
+    def decode(self, payload: bytes | msgspec.Raw) -> In:
         """Raises Refusal "invalid_request"; every fault of a decoder counts as the caller's."""
         try:
             return self._decoder.decode(payload)
@@ -122,6 +142,45 @@ class _Stats:
         self.nanoseconds = 0
 
 
+class _Answers:
+    """The answers to one batch; those of one turn of the loop leave as one message."""
+
+    def __init__(self, bus: Bus, service: str, reply: str) -> None:
+        self._bus = bus
+        self._service = service
+        self._reply = reply
+        self._waiting: list[batch.Outcome] = []
+
+    def add(self, index: int, outcome: msgspec.Struct | Refusal) -> None:
+        """One is there."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(_told(index, outcome))
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for piece in batch.cut([len(bytes(one.body)) for one in waiting]):
+            self._send(waiting[piece])
+
+    def _send(self, outcomes: list[batch.Outcome]) -> None:
+        headers = {names.BATCH: batch.VERSION}
+        try:
+            self._bus.publish(self._reply, batch.encode(outcomes), headers=headers)
+        except Overloaded as error:  # one that is larger than the bus takes stands alone
+            told = [_told(one.index, error) for one in outcomes]
+            with contextlib.suppress(Refusal):
+                self._bus.publish(self._reply, batch.encode(told), headers=headers)
+        except (Refusal, BadSubject):
+            log.info("rpc_reply_lost", service=self._service, code="batch")  # callers ask again
+
+
+def _told(index: int, outcome: msgspec.Struct | Refusal) -> batch.Outcome:
+    if isinstance(outcome, Refusal):
+        body = batch.encode(ErrorBody(outcome.code, outcome.message))
+        return batch.Outcome(index, outcome.code, msgspec.Raw(body))
+    return batch.Outcome(index, "", msgspec.Raw(batch.encode(outcome)))
+
+
 class RpcServer:
     """Serves the methods of one service on one bus; any number of replicas share the work by queue group."""
 
@@ -143,6 +202,9 @@ class RpcServer:
         self._queue = "" if address else service
         self._methods = {method.name: method for method in methods}
         self._concurrency = concurrency
+        self._serving = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._stats = {name: _Stats() for name in self._methods}
@@ -151,6 +213,7 @@ class RpcServer:
 
     def start(self) -> None:
         """Subscribe; requests are answered as soon as the bus is connected."""
+        IN_FLIGHT.labels(self._service).set_function(lambda: self._serving)
         for method in self._methods.values():
             subject = self._address(method.name)
             self._subscriptions.append(
@@ -169,47 +232,65 @@ class RpcServer:
         them, then cancel them.
         """
         await self._bus.retire(self._subscriptions, min(timeout, RETIRE_SECONDS))
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        late = list(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.sleep(0)  # the answers of this turn leave with it
 
     def _receiver(self, method: Method[Any, Any]) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
         def received(_subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
             if not reply:
                 return  # nobody waits for an answer, so nobody can be told what became of it
-            if len(self._tasks) >= self._concurrency:
-                REFUSED.labels(self._service).inc()
+            if wire.value(headers, names.BATCH.encode()) is not None:
+                self._receive_batch(method, reply.decode(), payload)
+            elif self._full():
                 self._refuse(reply.decode(), Overloaded())
-                return
-            task = asyncio.create_task(self._serve(method, reply.decode(), payload, headers))
-            self._tasks.add(task)
-            IN_FLIGHT.labels(self._service).inc()
-            task.add_done_callback(self._served)
+            else:
+                self._begin_task(self._serve(method, reply.decode(), payload, headers))
 
         return received
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        IN_FLIGHT.labels(self._service).dec()
+    def _full(self) -> bool:
+        """Whether one more is too many; else it counts from now on."""
+        if self._serving >= self._concurrency:
+            REFUSED.labels(self._service).inc()
+            return True
+        self._serving += 1
+        self._idle.clear()
+        return False
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(
         self, method: Method[Any, Any], reply: str, payload: bytes, headers: bytes | None
     ) -> None:
         began = time.perf_counter_ns()
         request_id = wire.value(headers, names.REQUEST_ID.encode()) or b""
-        with (
-            bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""),
-            tracing.served(f"{self._service}.{method.name}", "server", headers),
-        ):
-            code = await self._answer(method, reply, payload, headers)
-        spent = time.perf_counter_ns() - began
-        SERVED.labels(self._service, method.name).observe(spent / 1e9)
-        ANSWERS.labels(self._service, code).inc()
-        self._count(method.name, code, spent)
+        code = "internal"
+        try:
+            with (
+                bind_request_id(accept_request_id(request_id.decode("ascii", "replace")) or ""),
+                tracing.served(f"{self._service}.{method.name}", "server", headers),
+            ):
+                code = await self._answer(method, reply, payload, headers)
+        finally:
+            self._served(method.name, code, began)
 
-    def _count(self, name: str, code: str, spent: int) -> None:
+    def _served(self, name: str, code: str, began: int) -> None:
+        """One request is done."""
+        self._serving -= 1
+        if not self._serving:
+            self._idle.set()
+        spent = time.perf_counter_ns() - began
+        _served_seconds(self._service, name).observe(spent / 1e9)
+        _answers_given(self._service, code).inc()
         stats = self._stats[name]
         stats.requests += 1
         stats.nanoseconds += spent
@@ -220,18 +301,73 @@ class RpcServer:
     async def _answer(
         self, method: Method[Any, Any], reply: str, payload: bytes, headers: bytes | None
     ) -> str:
+        outcome = await self._outcome(method, payload, _budget(headers))
+        if isinstance(outcome, Refusal):
+            return self._refuse(reply, outcome)
         try:
-            async with asyncio.timeout(_budget(headers)):
-                answer = await method.handler(method.decode(payload))
-            await patiently(lambda: self._reply(reply, answer))
+            await patiently(lambda: self._reply(reply, outcome))
         except Refusal as refusal:
             return self._refuse(reply, refusal)
+        return "ok"
+
+    async def _outcome(
+        self, method: Method[Any, Any], payload: bytes | msgspec.Raw, seconds: float
+    ) -> Any | Refusal:
+        """The handler's answer, or the refusal that stands for whatever it raised."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await method.handler(method.decode(payload))
+        except Refusal as refusal:
+            return refusal
         except TimeoutError:
-            return self._refuse(reply, DeadlineExceeded())
+            return DeadlineExceeded()
         except Exception:
             log.exception("rpc_failed", service=self._service, method=method.name)
-            return self._refuse(reply, Refusal("internal"))
-        return "ok"
+            return Refusal("internal")
+
+    # -- batches --------------------------------------------------------------------
+
+    def _receive_batch(self, method: Method[Any, Any], reply: str, payload: bytes) -> None:
+        try:
+            items = batch.decode_requests(payload)
+        except batch.BadBatch:
+            self._refuse(reply, Refusal("invalid_request"))
+            return
+        answers = _Answers(self._bus, self._service, reply)
+        for index, item in enumerate(items):
+            if self._full():
+                answers.add(index, Overloaded())
+            else:
+                self._begin(method, item, partial(self._told, method.name, answers, index))
+
+    def _begin(self, method: Method[Any, Any], item: batch.Item, told: Callable[..., None]) -> None:
+        done = partial(told, time.perf_counter_ns())
+        if method.begin is not None and not tracing.is_on():
+            try:
+                if method.begin(method.decode(item.command), done):
+                    return
+            except Refusal as refusal:
+                done(refusal)
+                return
+            except Exception:
+                log.exception("rpc_failed", service=self._service, method=method.name)
+                done(Refusal("internal"))
+                return
+        self._begin_task(self._serve_item(method, item, done))
+
+    async def _serve_item(self, method: Method[Any, Any], item: batch.Item, done: Told) -> None:
+        outcome: Any = Refusal("unavailable")  # what a cancelled one is told
+        try:
+            with bind_request_id(accept_request_id(item.request_id) or ""):
+                outcome = await self._outcome(method, item.command, _seconds(item.timeout_ms))
+        finally:
+            done(outcome)
+
+    def _told(
+        self, name: str, answers: _Answers, index: int, began: int, outcome: msgspec.Struct | Refusal
+    ) -> None:
+        answers.add(index, outcome)
+        self._served(name, outcome.code if isinstance(outcome, Refusal) else "ok", began)
 
     async def _reply(self, reply: str, answer: object) -> None:
         if not isinstance(answer, Parts):
@@ -301,7 +437,10 @@ def _control_subjects(verb: ServiceVerb, service: str, instance: str) -> Iterabl
 
 
 def _budget(headers: bytes | None) -> float:
-    asked = wire.number(headers, names.TIMEOUT_MS.encode())
+    return _seconds(wire.number(headers, names.TIMEOUT_MS.encode()))
+
+
+def _seconds(asked: int | None) -> float:
     return min(asked if asked is not None else DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS) / 1000
 
 
@@ -367,10 +506,15 @@ async def _call(
         log.exception("rpc_reply_unreadable", service=service, method=method)
         raise Refusal("internal") from None
     finally:
-        CALLED.labels(service).observe(time.perf_counter() - began)
-        CALLS.labels(service, outcome_of(code)).inc()
-        if code != "ok":
-            NOT_OK.labels(code).inc()
+        account(service, code, began)
+
+
+def account(service: str, code: str, began: float) -> None:
+    """A call that began at this time (time.perf_counter) has ended with "ok" or an error's code."""
+    _called_seconds(service).observe(time.perf_counter() - began)
+    _calls_made(service, outcome_of(code)).inc()
+    if code != "ok":
+        NOT_OK.labels(code).inc()
 
 
 def outcome_of(code: str) -> str:
@@ -412,7 +556,7 @@ async def _attempt(
         raise NoResponders
     code = wire.value(answers[-1].headers, names.ERROR.encode())
     if code is not None:
-        raise _refusal(code.decode("ascii", "replace"), answers[-1].payload)
+        raise refusal_from(code.decode("ascii", "replace"), answers[-1].payload)
     if len(answers) != _part(answers[-1])[0]:
         raise ConnectionLost  # some got lost on their way
     return answers
@@ -433,7 +577,8 @@ def _part(message: Message) -> tuple[int, int]:
     return (int(number), int(total)) if number.isdigit() and total.isdigit() else (1, 1)
 
 
-def _refusal(code: str, body: bytes) -> Refusal:
+def refusal_from(code: str, body: bytes | msgspec.Raw) -> Refusal:
+    """What a service's error says; one that is not of the catalogue is "internal"."""
     if code not in CATALOGUE:
         log.error("rpc_unknown_error", code=code[:40])
         return Refusal("internal")

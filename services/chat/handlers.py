@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import AsyncIterator, Callable
 
-    from proto.chat import RoomPolicy
+    from proto.chat import ChatMessage, RoomPolicy
+    from runtime.rpc import Told
+    from services.chat.store import Placed
 
 MESSAGES = counter("chat_messages", "Messages sent: stored, or stored before", ["outcome"])
+_messages: Final = cache(MESSAGES.labels)
 NOT_ADMITTED = counter("chat_not_admitted", "Requests of users who are not members of a room", [])
 RATE_LIMITED = counter("chat_rate_limited", "Messages refused because their user sent too many", [])
 
@@ -84,10 +88,20 @@ class Chat:
         """The message, stored; a repeat gives the first one's id, position and time."""
         message = rooms.message(command, self._now())
         self._spend(command, await self._admitted(command.room_id, command.user_id))
-        placed = await self._store.put(message, command.origin)
-        stored = rooms.same(placed.message, message)
-        MESSAGES.labels("duplicate" if placed.duplicate else "stored").inc()
-        return MessageSent(id=stored.id, position=placed.position, at=stored.at, duplicate=placed.duplicate)
+        return _sent(await self._store.put(message, command.origin), message)
+
+    def begin_send(self, command: SendMessage, done: Told) -> bool:
+        """The same (rpc.Method.begin), where the room's policy and the stream's epoch were read lately."""
+        policy = self._store.policy_now(command.room_id)
+        if policy is None or not self._store.ready:
+            return False
+        message = rooms.message(command, self._now())
+        self._spend(command, _admitted(policy, command.user_id))
+
+        def stored(placed: Placed | Refusal) -> None:
+            done(placed if isinstance(placed, Refusal) else _sent_or_refused(placed, message))
+
+        return self._store.begin_put(message, command.origin, stored)
 
     async def history(self, command: FetchMessages) -> HistoryPage:
         """A page of what was said."""
@@ -102,13 +116,7 @@ class Chat:
         return RoomPolicySet(room_id=command.room_id, policy=policy)
 
     async def _admitted(self, room_id: str, user_id: str) -> RoomPolicy:
-        policy = await self._store.policy(room_id)
-        try:
-            rooms.admit(policy, user_id)
-        except Refusal:
-            NOT_ADMITTED.inc()
-            raise
-        return policy
+        return _admitted(await self._store.policy(room_id), user_id)
 
     def _spend(self, command: SendMessage, policy: RoomPolicy) -> None:
         rate = self._rate.of(policy)
@@ -117,6 +125,28 @@ class Chat:
         except Refusal:
             RATE_LIMITED.inc()
             raise
+
+
+def _admitted(policy: RoomPolicy, user_id: str) -> RoomPolicy:
+    try:
+        rooms.admit(policy, user_id)
+    except Refusal:
+        NOT_ADMITTED.inc()
+        raise
+    return policy
+
+
+def _sent(placed: Placed, message: ChatMessage) -> MessageSent:
+    stored = rooms.same(placed.message, message)
+    _messages("duplicate" if placed.duplicate else "stored").inc()
+    return MessageSent(id=stored.id, position=placed.position, at=stored.at, duplicate=placed.duplicate)
+
+
+def _sent_or_refused(placed: Placed, message: ChatMessage) -> MessageSent | Refusal:
+    try:
+        return _sent(placed, message)
+    except Refusal as refusal:
+        return refusal
 
 
 def _position(text: str | None) -> Position | None:
@@ -132,7 +162,7 @@ def methods(handlers: Chat) -> list[Method[Any, Any]]:
     """The table: request type -> handler."""
     return [
         Method("join", JoinChat, handlers.join),
-        Method("send", SendMessage, handlers.send),
+        Method("send", SendMessage, handlers.send, handlers.begin_send),
         Method("history", FetchMessages, handlers.history),
         Method("policy", SetRoomPolicy, handlers.set_policy),
     ]

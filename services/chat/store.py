@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ import structlog
 from proto import headers, subjects
 from proto.chat import ChatMessage, HistoryMessage, HistoryPage, RoomPolicy
 from proto.errors import Refusal
-from proto.positions import Position
+from proto.positions import Position, position_text
 from runtime.errors import DeadlineExceeded, Unavailable, WrongSequence
 from runtime.metrics import counter
 from services.chat.room import OPEN
@@ -26,7 +26,7 @@ from services.chat.room import OPEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.log import Log, Stored, StreamState
+    from runtime.log import Appended, Log, Stored, StreamState
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class RoomStore:
         self._incarnation = Incarnation(log, clock)
         self._policies = Policies(MAX_POLICY_WEIGHT)
         self._reading: dict[str, asyncio.Task[RoomPolicy]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._messages = msgspec.json.Decoder(ChatMessage)
         self._policy = msgspec.json.Decoder(RoomPolicy)
 
@@ -69,7 +70,7 @@ class RoomStore:
 
     async def close(self) -> None:
         """End the reads under way."""
-        reads = list(self._reading.values())
+        reads: list[asyncio.Task[Any]] = [*self._reading.values(), *self._tasks]
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
@@ -90,6 +91,59 @@ class RoomStore:
         if appended.duplicate:
             message = await self._stored(appended.seq) or message
         return Placed(message, str(Position(epoch, appended.seq)), appended.duplicate)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `begin_put` would begin."""
+        return self._incarnation.known is not None
+
+    def begin_put(
+        self, message: ChatMessage, origin: str | None, done: Callable[[Placed | Refusal], None]
+    ) -> bool:
+        """As `put` without waiting: True, and `done` is told once in a later turn of the loop; False: nothing
+        was done, because something has to be read first.
+        """
+        epoch = self._incarnation.known
+        if epoch is None:
+            return False
+        newest = self._incarnation.newest
+
+        def stored(appended: Appended | Refusal) -> None:
+            if isinstance(appended, Refusal):
+                done(appended)
+            elif appended.duplicate:
+                self._incarnation.saw(appended.seq, after=0)
+                self._tell_first(message, Position(epoch, appended.seq), done)
+            else:
+                self._incarnation.saw(appended.seq, after=newest)
+                done(Placed(message, position_text(epoch, appended.seq), duplicate=False))
+
+        self._log.begin_append(
+            subjects.room_log(message.room_id),
+            msgspec.json.encode(message),
+            stored,
+            message_id=message.id,
+            headers={headers.ORIGIN: origin} if origin else None,
+        )
+        return True
+
+    def _tell_first(
+        self, message: ChatMessage, position: Position, done: Callable[[Placed | Refusal], None]
+    ) -> None:
+        """Of a message that was stored before: as it was stored then."""
+
+        async def read() -> None:
+            told: Placed | Refusal = Unavailable()  # what a cancelled one is told
+            try:
+                told = Placed(await self._stored(position.seq) or message, str(position), duplicate=True)
+            except Refusal as refusal:
+                told = refusal
+            finally:
+                done(told)
+
+        task = asyncio.create_task(read(), name="chat-duplicate")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def position(self, room_id: str) -> str:
         """That of the room's last message; empty if there is none."""
@@ -167,6 +221,10 @@ class RoomStore:
                 raise
             return stale
 
+    def policy_now(self, room_id: str) -> RoomPolicy | None:
+        """The same, if it was read lately."""
+        return self._policies.get(room_id, self._clock() - POLICY_SECONDS)
+
     async def set_policy(self, room_id: str, policy: RoomPolicy) -> None:
         """Store `policy` unless it is the room's already. Raises WrongSequence if somebody else set another
         one meanwhile.
@@ -238,6 +296,11 @@ class Incarnation:
             self.newest = seq
             self.doubt()
         self.newest = max(self.newest, seq)
+
+    @property
+    def known(self) -> str | None:
+        """What it is, if that was read lately."""
+        return self._epoch if self._epoch and self._clock() < self._next else None
 
     async def epoch(self) -> str:
         """What it is; the last one known when nobody answers in a second. Raises Unavailable if none is."""

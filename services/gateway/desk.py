@@ -34,6 +34,7 @@ from proto.websocket import (
 )
 from runtime import rpc, tracing
 from runtime.metrics import counter
+from runtime.service_client import ServiceClient
 from services.gateway.auth import Unauthorized
 from services.gateway.client import acknowledge, identity_of
 from services.gateway.joining import ROOM, Joining
@@ -79,7 +80,7 @@ class Desk:
         self._admission = admission
         self._presence = presence
         self._joining = Joining(channels, presence, self._ask_to_join)
-        self._calls = calls
+        self._chat = ServiceClient(calls, "chat")
         self._authenticator = authenticator
         self._gateway = gateway
         self._timeout = timeout
@@ -294,7 +295,7 @@ class Desk:
         return await self._call("join", command, chat.RoomJoined)
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
-        return await rpc.call(self._calls, "chat", method, command, reply, timeout=self._timeout)
+        return await self._chat.call(method, command, reply, timeout=self._timeout)
 
 
 def _refuse(client: Client, frame: ClientFrame, refusal: Refusal) -> str:

@@ -33,6 +33,7 @@ from tests.support.until import until, until_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from proto.errors import Refusal
     from runtime.bus import Bus
     from tests.support.nats_server import NatsServer
 
@@ -102,6 +103,47 @@ async def test_a_repeated_append_is_stored_once_and_nudged(bus: Bus, name: str) 
         assert (first, again) == (Appended(1, duplicate=False), Appended(1, duplicate=True))
         assert seen == [(b"x", 1, None), (b"", None, 1)]
         assert (await log.state()).last_seq == 1
+
+
+async def begun(log: Log, subject: str, payload: bytes, message_id: str) -> Appended | Refusal:
+    """What `begin_append` tells, once."""
+    told: list[Appended | Refusal] = []
+    log.begin_append(subject, payload, told.append, message_id=message_id)
+    assert told == []  # never in the same turn
+    await until(lambda: told, what="the outcome of an append")
+    [outcome] = told
+    return outcome
+
+
+async def test_a_begun_append_is_told_where_it_is_stored(bus: Bus, name: str) -> None:
+    """As an awaited one: once, a repeat as a duplicate with a nudge, a full stream as such."""
+    async with log_of(bus, name, max_bytes=MIB) as log:
+        seen = live(bus, name, "a")
+        first = await begun(log, f"{name}.log.a", b"x", "1")
+        again = await begun(log, f"{name}.log.a", b"x", "1")
+        await until(lambda: len(seen) == 2, what="the nudge")
+        large = [await begun(log, f"{name}.log.a", b"y" * 30_000, f"large-{n}") for n in range(40)]
+
+        assert (first, again) == (Appended(1, duplicate=False), Appended(1, duplicate=True))
+        assert seen[:2] == [(b"x", 1, None), (b"", None, 1)]
+        assert isinstance(large[0], Appended)
+        assert isinstance(large[-1], StorageFull)
+
+
+async def test_a_begun_append_without_a_connection_is_made_later(nats: NatsServer, name: str) -> None:
+    """It goes on by itself as an awaited one does, and is stored once."""
+    async with connected_bus(nats.url) as other, log_of(other, name):
+        bus = bus_for(nats.url)
+        log = Log(bus, spec_for(name))
+        told: list[Appended | Refusal] = []
+        log.begin_append(f"{name}.log.a", b"x", told.append, message_id="1")
+        await bus.start()
+        try:
+            await until(lambda: told, what="the outcome of an append")
+        finally:
+            await bus.close()
+
+        assert told == [Appended(1, duplicate=False)]
 
 
 async def test_a_repeat_is_known_also_when_others_wrote_since(bus: Bus, name: str) -> None:

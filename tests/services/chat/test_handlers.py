@@ -32,6 +32,7 @@ from proto.streams import CHAT
 from runtime import rpc
 from runtime.log import Log
 from runtime.rpc import RpcServer
+from runtime.service_client import ServiceClient
 from services.chat import store as store_module
 from services.chat.handlers import Chat, methods
 from services.chat.room import Rate
@@ -70,9 +71,10 @@ class Time:
 class Caller:
     """A gateway's end."""
 
-    def __init__(self, bus: Bus, *, timeout: float = 10.0) -> None:
+    def __init__(self, bus: Bus, *, timeout: float = 10.0, batched: bool = False) -> None:
         self.bus = bus
         self._timeout = timeout
+        self._client = ServiceClient(bus, "chat") if batched else None
 
     async def join(self, room_id: str, user: str = "alice") -> RoomJoined:
         """`rpc.chat.join`."""
@@ -109,6 +111,8 @@ class Caller:
         return await self._call("policy", command, RoomPolicySet)
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[Reply]) -> Reply:
+        if self._client is not None:
+            return await self._client.call(method, command, reply, timeout=self._timeout)
         return await rpc.call(self.bus, "chat", method, command, reply, timeout=self._timeout)
 
 
@@ -143,14 +147,14 @@ def chat_nats() -> Iterator[NatsServer]:
     server.destroy()
 
 
-@pytest.fixture
-async def replicas(chat_nats: NatsServer) -> AsyncIterator[Replicas]:
-    """Two of them; whichever is free answers."""
+@pytest.fixture(params=["alone", "batched"])
+async def replicas(chat_nats: NatsServer, request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
+    """Two of them; whichever is free answers, requests that come alone and those that come together."""
     time = Time()
     async with connected_bus(chat_nats.url) as bus:
         await provisioned(bus, CHAT)
         async with replica(chat_nats.url, time) as one, replica(chat_nats.url, time) as other:
-            yield Replicas(Caller(bus), time, (one, other))
+            yield Replicas(Caller(bus, batched=request.param == "batched"), time, (one, other))
 
 
 async def refusal(asked: Awaitable[object]) -> Refusal:
