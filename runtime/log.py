@@ -74,6 +74,9 @@ _append_seconds: Final = cache(APPEND_TIME.labels)
 READS = counter("log_reads", "Reads begun", ["stream", "kind"])
 READ_TIME = histogram("log_read_seconds", "Time of a read", ["kind"], COARSE)
 READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded slots", ["stream"])
+_reads: Final = cache(READS.labels)
+_read_seconds: Final = cache(READ_TIME.labels)
+_reads_queued: Final = cache(READS_QUEUED.labels)
 HELD = gauge("log_stream_bytes", "What the stream holds", ["stream"])
 ROOM = gauge("log_stream_max_bytes", "What the stream may hold; more is refused", ["stream"])
 
@@ -441,8 +444,8 @@ class Log:
         return StreamState(epoch_of(info.created), info.state.last_seq)
 
     def _timed(self, kind: str) -> AbstractContextManager[object]:
-        READS.labels(self._spec.name, kind).inc()
-        return READ_TIME.labels(kind).time()
+        _reads(self._spec.name, kind).inc()
+        return _read_seconds(kind).time()
 
     async def _from_leader(self, query: dict[str, str | int]) -> Stored | None:
         found = await patiently(lambda: self._raw(query))
@@ -462,11 +465,14 @@ class Log:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         """One of the bounded reads. Raises Overloaded when none gets free in time: a queue is no answer."""
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Overloaded from None
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise Overloaded from None
+        else:
+            await self._slots.acquire()  # there is one: nothing is waited for
         try:
             yield
         finally:
@@ -478,12 +484,12 @@ class Log:
         if self._queued >= MAX_READS_QUEUED:
             raise Overloaded
         self._queued += 1
-        READS_QUEUED.labels(self._spec.name).set(self._queued)
+        _reads_queued(self._spec.name).set(self._queued)
         try:
             return await patiently(lambda: self._directly(kind, subject, payload, too_many=too_many))
         finally:
             self._queued -= 1
-            READS_QUEUED.labels(self._spec.name).set(self._queued)
+            _reads_queued(self._spec.name).set(self._queued)
 
     async def _directly(
         self, kind: str, subject: str, payload: bytes, *, too_many: bool

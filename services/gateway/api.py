@@ -13,7 +13,7 @@ from starlette.routing import Route
 from proto import orders as wire
 from proto.errors import Refusal
 from proto.orders import OrderStatus
-from runtime import rpc
+from runtime.service_client import ServiceClient
 from services.gateway import access
 from services.gateway.access import Forbidden
 from services.gateway.exchange import Reply, answered, body_of
@@ -38,7 +38,7 @@ class OrdersApi:
     """The endpoints, with what they need."""
 
     def __init__(self, bus: Bus, authenticator: Authenticator, settings: GatewaySettings) -> None:
-        self._bus = bus
+        self._orders = ServiceClient(bus, "orders")
         self._authenticator = authenticator
         self._settings = settings
 
@@ -116,9 +116,7 @@ class OrdersApi:
         return identity
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
-        return await rpc.call(
-            self._bus, "orders", method, command, reply, timeout=self._settings.request_seconds
-        )
+        return await self._orders.call(method, command, reply, timeout=self._settings.request_seconds)
 
 
 def _owner_filter(identity: Identity) -> str | None:
