@@ -108,7 +108,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         origins,
         admission,
         connections,
-        _keep(settings),
+        _keep(settings, connections),
         limits=Limits(settings.messages_per_second, 2 * settings.messages_per_second),
         echo=settings.echo,
         most=_most_connections(),
@@ -181,13 +181,14 @@ def _most_connections() -> int:
     return max(int(hard) - RESERVED_DESCRIPTORS, 1)
 
 
-def _keep(settings: GatewaySettings) -> Keep:
+def _keep(settings: GatewaySettings, connections: Connections) -> Keep:
     return Keep(
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         auth_timeout=settings.auth_seconds,
         outbox_bytes=settings.outbox_bytes,
         parsers=Parsers(settings.max_message_bytes),
+        reschedule=connections.reschedule,
         inflaters=Parsers(settings.max_message_bytes, inflate=True) if settings.deflate else None,
     )
 

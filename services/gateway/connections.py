@@ -127,6 +127,11 @@ class Connections:
         _opened_of(medium).inc()
         self._again(connection, due)
 
+    def reschedule(self, connection: Connection, due: float) -> None:
+        """Its deadline moved: beat for it at `due` (monotonic seconds) instead of when that was to be."""
+        if connection in self._open:
+            self._again(connection, due)
+
     def watch(self, item: Timed, due: float) -> None:
         """Beat for something that is not a client's connection (yet): it gets no goodbye."""
         self._wheel.add(item, due)
@@ -134,6 +139,7 @@ class Connections:
     def gone(self, connection: Connection) -> None:
         """It is over. Telling it twice is harmless."""
         if self._open.pop(connection, None) is not None:
+            self._wheel.discard(connection)
             _open_of(medium_of(connection)).dec()
 
     async def drain(self, window: float) -> None:

@@ -157,7 +157,7 @@ class Handshake:
         self._awaited = arrival.connections
         arrival.hand_over(socket)
         first = self._keep.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the pings
-        self._connections.add(socket, now + min(first, self._keep.auth_timeout))
+        self._connections.add(socket, socket.first_beat(now + first))
         self._answer(socket, request, agreed.answer(accept))
 
     def _answer(self, socket: WebSocket, request: Upgrade, answer: bytes) -> None:

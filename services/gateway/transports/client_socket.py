@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from services.gateway.auth import Identity
     from services.gateway.connections import Leave
     from services.gateway.desk import Desk
     from services.gateway.presence.audience import Parting
@@ -91,12 +92,20 @@ class ClientSocket(WebSocket, Following):
         """Leave every channel."""
         self.leave()
 
-    def beat(self, now: float) -> float | None:
+    @property
+    def deadline(self) -> float:
         """As for every WebSocket, and the end of a token's life."""
-        if not self.ended and now >= self._deadline:
+        return min(super().deadline, self._deadline)
+
+    def identified(self, identity: Identity, expires_at: float) -> None:
+        """The token was good until `expires_at`: a new deadline, earlier or later than the last."""
+        super().identified(identity, expires_at)
+        self._deadline_moved()
+
+    def _expire(self, now: float) -> None:
+        if now >= self._deadline:
             self.close(self.session.overdue())
-        again = super().beat(now)
-        return again if again is None or self.ended else min(again, self._deadline)
+        super()._expire(now)
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
         """End with a hint when to come back."""

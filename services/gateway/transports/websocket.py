@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from types import GeneratorType
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -92,6 +93,8 @@ class Keep(NamedTuple):
     auth_timeout: float
     outbox_bytes: int
     parsers: Parsers
+    reschedule: Callable[[WebSocket, float], None]
+    """Told when a connection is due at another time than its last beat said."""
     inflaters: Parsers | None = None
     """For those with whom permessage-deflate was agreed on; None: with nobody."""
 
@@ -105,6 +108,7 @@ class WebSocket(asyncio.Protocol):
     __slots__ = (
         "_controls",
         "_controls_since",
+        "_due",
         "_ended",
         "_fragments",
         "_gone",
@@ -132,6 +136,7 @@ class WebSocket(asyncio.Protocol):
         self._controls = 0
         self._controls_since = 0.0
         self._ping = IDLE
+        self._due = 0.0
 
     def message(self, text: bool, data: bytes) -> None:
         """A whole message; text is valid UTF-8."""
@@ -187,23 +192,25 @@ class WebSocket(asyncio.Protocol):
 
     # -- connections.Connection -----------------------------------------------------------
 
+    def first_beat(self, due: float) -> float:
+        """It is to be pinged first at `due`; returns when it is due before that, for whatever reason."""
+        self._due = due
+        return self._soonest()
+
     def beat(self, now: float) -> float | None:
-        """Ping, or give up on a peer that did not answer the last one."""
+        """End it if its time is up; ping, or give up on a peer that did not answer the last one."""
+        if not self._ended:
+            self._expire(now)
         if self._ended:
             return self._leave(now)
-        if self._parser is not None and now - self._half_since > MESSAGE_SECONDS:
-            self.end("half_message", Rfc6455.POLICY_VIOLATION, "Message took too long")
-            return self._leave(now)
-        if self._ping == ASKED:
-            self.cut("no_pong")
+        if now >= self._due and not self._keep_alive(now):
             return None
-        if self._ping == ANSWERED:
-            self._ping = IDLE
-            restore(self.out, self._keep.outbox_bytes)
-            return now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
-        self._ping = ASKED
-        self.out.write(wire.PING_FRAME)
-        return now + self._keep.ping_timeout
+        return self._soonest()
+
+    @property
+    def deadline(self) -> float:
+        """When its time is up, unless something happens before."""
+        return math.inf if self._parser is None else self._half_since + MESSAGE_SECONDS
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:  # noqa: ARG002 - a subclass tells
         """End with a close code that says what to do."""
@@ -251,6 +258,32 @@ class WebSocket(asyncio.Protocol):
 
     # -- inside -----------------------------------------------------------------------------
 
+    def _soonest(self) -> float:
+        return min(self._due, self.deadline)
+
+    def _deadline_moved(self) -> None:
+        if not self._ended:
+            self._keep.reschedule(self, self._soonest())
+
+    def _expire(self, now: float) -> None:
+        if self._parser is not None and now >= self._half_since + MESSAGE_SECONDS:
+            self.end("half_message", Rfc6455.POLICY_VIOLATION, "Message took too long")
+
+    def _keep_alive(self, now: float) -> bool:
+        """False: it was cut."""
+        if self._ping == ASKED:
+            self.cut("no_pong")
+            return False
+        if self._ping == ANSWERED:
+            self._ping = IDLE
+            restore(self.out, self._keep.outbox_bytes)
+            self._due = now + max(self._keep.ping_interval - self._keep.ping_timeout, 0)
+            return True
+        self._ping = ASKED
+        self.out.write(wire.PING_FRAME)
+        self._due = now + self._keep.ping_timeout
+        return not self._ended
+
     def _overhear(self, size: int) -> None:
         # Sent before our close was read. There are no more control frames to count, so their counter serves.
         self._controls += size
@@ -288,9 +321,11 @@ class WebSocket(asyncio.Protocol):
             self.out.close()
             return
         half = parser.current_size is not None or not _between_frames(parser)
-        if half and self._parser is None:
-            self._half_since = self._now()
+        began = half and self._parser is None
         self._parser = parser if half else None
+        if began:
+            self._half_since = self._now()
+            self._deadline_moved()
         if not half:
             self._keep.parsers.give_back(parser)
 

@@ -7,7 +7,7 @@ from services.gateway.transports.echo import EchoSocket
 from services.gateway.transports.websocket import MESSAGE_SECONDS, Keep, Parsers
 from tests.support.recorder import Recorder
 
-KEEP = Keep(25, 10, 10, 65536, Parsers(65536))
+KEEP = Keep(25, 10, 10, 65536, Parsers(65536), lambda *_: None)
 
 
 def test_half_a_message_ends_a_connection_whose_client_never_closes() -> None:
@@ -15,6 +15,7 @@ def test_half_a_message_ends_a_connection_whose_client_never_closes() -> None:
     at = [0.0]
     socket, transport = EchoSocket(KEEP, lambda _: None, lambda: at[0]), Recorder()
     socket.connection_made(transport)
+    socket.first_beat(25.0)
     socket.data_received(bytes([0x81, 0x85]))
 
     at[0] = MESSAGE_SECONDS + 1

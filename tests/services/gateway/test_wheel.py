@@ -42,6 +42,32 @@ def test_nothing_is_early_lost_or_doubled(start: float, actions: list[tuple[floa
 
 
 @untimed
+@given(
+    MOMENTS, st.lists(st.tuples(PAUSES, st.sampled_from("abc"), PAUSES | st.none()), min_size=1, max_size=30)
+)
+def test_an_entry_comes_when_it_was_last_said_to_be_due(
+    start: float, moves: list[tuple[float, str, float | None]]
+) -> None:
+    """However often it moves, to later or to earlier, or is taken off: once, and at no other time."""
+    wheel: Wheel[str] = Wheel(start, STEP)
+    now, due = start, dict[str, float]()
+    for pause, item, ahead in moves:
+        now += pause
+        for out in wheel.advance(now):
+            assert due.pop(out) <= now
+        assert all(at + STEP > now for at in due.values())
+        if ahead is None:
+            wheel.discard(item)
+            due.pop(item, None)
+        else:
+            wheel.add(item, now + ahead)
+            due[item] = now + ahead
+        assert len(wheel) == len(due)
+
+    assert set(wheel.advance(now + 3600)) == set(due)
+
+
+@untimed
 @given(MOMENTS, st.lists(PAUSES, min_size=1))
 def test_turned_regularly_nobody_waits_longer_than_a_step(start: float, ahead: list[float]) -> None:
     """An entry comes out in the first turn after it is due, at most a step late."""
