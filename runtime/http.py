@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
 
 import uvicorn
 
+from runtime.http_protocol import HttpProtocol
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -66,11 +68,11 @@ class Server(uvicorn.Server):
     ) -> Server:
         """Serve `app` on `host` (an IPv4 or IPv6 address; `::` takes both) and `port` (0 = any free one).
 
-        Returns once connections are accepted. Without `options` it speaks HTTP/1.1 by httptools and no
-        WebSocket, runs no lifespan (the owner of the process does) and trusts no forwarding header. Each
-        request runs in a fresh context. Of what a connection has to send, the kernel takes `unsent_bytes`
-        at a time (0 = as many as it likes, which is megabytes); the rest waits in the process. Raises
-        ListenFailed, and StartFailed if a lifespan failed. Cancelled, it has released the port.
+        Returns once connections are accepted. Without `options` it speaks HTTP/1.1 as http_protocol.py
+        does and no WebSocket, runs no lifespan (the owner of the process does) and trusts no forwarding
+        header. Each request runs in a fresh context. Of what a connection has to send, the kernel takes
+        `unsent_bytes` at a time (0 = as many as it likes, which is megabytes); the rest waits in the process.
+        Raises ListenFailed, and StartFailed if a lifespan failed. Cancelled, it has released the port.
         """
         listener = _listen(host, port, options.get("backlog", _BACKLOG), unsent_bytes)
         with _closing_on_error(listener):
@@ -136,7 +138,7 @@ class Server(uvicorn.Server):
 
 
 def _config(app: ASGIApp, options: Options) -> uvicorn.Config:
-    chosen: Options = {"http": "httptools", "ws": "none", "lifespan": "off", "proxy_headers": False}
+    chosen: Options = {"http": HttpProtocol, "ws": "none", "lifespan": "off", "proxy_headers": False}
     chosen.update(options)
     return uvicorn.Config(
         app,

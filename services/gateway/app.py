@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from proto.streams import CHAT, ORDERS
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.routing import BaseRoute
 
     from services.gateway.hub import Listener
@@ -235,6 +235,8 @@ def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:
 
 async def _router_refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if request.scope["path"] == "*":  # OPTIONS, about the server as a whole (RFC 9110 section 9.3.7)
+        return Response(status_code=204, headers={"allow": "GET, HEAD, POST"})
     return http_error(status, _methods(request) if status == 405 else ())
 
 

@@ -88,11 +88,7 @@ class Authenticator:
 
     def _check_origin(self, scope: Mapping[str, Any]) -> None:
         # Only what a browser sends by itself can be abused by a foreign page: the cookie.
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin")
-        if origin is None or not rests_on_cookie(scope["headers"]):
-            return
-        if not self._origins.allows(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")):
+        if not self._origins.allow_request(scope["headers"]) and rests_on_cookie(scope["headers"]):
             raise Forbidden("foreign origin")
 
 

@@ -12,28 +12,22 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from proto.errors import CATALOGUE
 from proto.frames import ErrorBody
-from services.gateway.upgrade import MAX_HEAD_BYTES, Upgrade
+from runtime.http_protocol import HttpProtocol, refusal
+from services.gateway.upgrade import Upgrade, asks_for_websocket
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping
 
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 EXTENSION: Final = "carillon.edge"
-LINE_BYTES: Final = 4
-"""What a header has besides its name and value."""
-
-
 HEAD_SECONDS: Final = 10.0
 STUCK_SECONDS: Final = 10.0
 """How long a client may read nothing of an answer that waits for it."""
-
-
-class HeadTooLarge(Exception):
-    """A request whose head is not read to its end."""
 
 
 class Connection(Protocol):
@@ -109,11 +103,7 @@ class Arrival:
 
     def refuse(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer with an error and close."""
-        fixed = ["content-type: application/json", "cache-control: no-store"]
-        lines = [STATUS_LINE[status].decode().strip(), *fixed]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines += [f"content-length: {len(body)}", "connection: close"]
-        self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
+        self.transport.write(refusal(status, body, headers))
         self.transport.close()
 
     def hand_over(self, connection: Connection) -> None:
@@ -131,17 +121,12 @@ class Arrival:
             self.watched = None
 
 
-class EdgeProtocol(Arrival, HttpToolsProtocol):
+class EdgeProtocol(Arrival, HttpProtocol):
     """See the module's docstring."""
 
-    head_bytes = 0
-    """Received since the last head or piece of a body was complete."""
     keeper: Keeper
     """Set by `door.door_with`."""
-    upgrades: bool | None = None
-    """Whether the request asks for a WebSocket; None: not looked up yet."""
-    upgrade_waits = False
-    """A WebSocket was asked for behind a request that is not answered yet."""
+    refuse = HttpProtocol.refuse
 
     def follow(self, arrival: Arrival) -> None:
         """Take the connection over from `arrival`, with whoever watches it."""
@@ -158,26 +143,21 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; a head that does not end within MAX_HEAD_BYTES is refused."""
-        if self.head_since is None and not self.head_bytes:
-            self.head_since = self.loop.time()
-        self.head_bytes += len(data)
+        """Parse, and look at the clock for what has begun and is not whole."""
         super().data_received(data)
-        if self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too large.")
+        if not self.is_handed_over:
+            self._watch_head()
 
-    def on_message_begin(self) -> None:
-        """Another request."""
-        self.upgrades = None
-        super().on_message_begin()
+    def _watch_head(self) -> None:
+        # Of a body only what nobody waits for any more: endpoints have a deadline of their own.
+        begun = self.head if self.awaits_head else self.cycle.response_complete
+        if not begun:
+            self.head_since = None
+        elif self.head_since is None:
+            self.head_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Put the connection within the route's reach."""
-        self.head_bytes = 0
-        self.head_since = None
-        lines = sum([len(name) + len(value) + LINE_BYTES for name, value in self.headers])
-        if len(self.url) + lines > MAX_HEAD_BYTES:
-            raise HeadTooLarge
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: Edge(self, self.cycle)}
 
@@ -188,26 +168,20 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """A whole request to upgrade has arrived; answers come in the order of requests."""
-        before: RequestResponseCycle | None = self.cycle
-        if before is not None and not before.response_complete:
-            self.upgrade_waits = True
-            self.flow.pause_reading()
-            return
+        self.in_turn(self._upgrade_now)
+
+    def _upgrade_now(self) -> None:
         try:
             url = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError:
             self.send_400_response("The address is not valid.")
             return
+        if self.has_body and self.parser.get_method() == b"GET":
+            self.send_400_response("A handshake has no body.")
+            return
         path = urllib.parse.unquote((url.path or b"").decode("ascii", "replace"))
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         self.keeper.upgrade(self, Upgrade(path, url.query or b"", self.headers, method, f"HTTP/{version}"))
-
-    def on_response_complete(self) -> None:
-        """A request was answered."""
-        super().on_response_complete()
-        if self.upgrade_waits and not self.transport.is_closing():
-            self.upgrade_waits = False
-            self.handle_websocket_upgrade()
 
     def hand_over(self, connection: Connection) -> None:
         """As every arrival."""
@@ -216,22 +190,7 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
         self._forget()
 
     def _should_upgrade(self) -> bool:
-        # uvicorn asks three times for each request.
-        if self.upgrades is None:
-            self.upgrades = super()._should_upgrade()
-        return self.upgrades
-
-    def _should_upgrade_to_ws(self) -> bool:
-        return True
-
-    def on_body(self, body: bytes) -> None:
-        """Part of a body, whose length the endpoints limit."""
-        self.head_bytes = 0
-        super().on_body(body)
-
-    def send_400_response(self, msg: str) -> None:
-        """What is not HTTP gets an error of the same form as everything else."""
-        self.refuse(400, _error("invalid_request", msg))
+        return asks_for_websocket(self.headers)
 
     def take_over(self, connection: Connection, cycle: RequestResponseCycle) -> bool:
         """See Edge."""
@@ -250,7 +209,8 @@ class EdgeProtocol(Arrival, HttpToolsProtocol):
     def _forget(self) -> None:
         # Parser, scope and request refer to each other and to us; without this an idle stream would keep them
         # until the garbage collector came by.
-        self.head_bytes = 0
+        self.is_handed_over = True
+        self.head, self._waiting = [], None
         nothing = cast("Any", None)
         self.parser = self.cycle = self.scope = self.headers = self.transport = self.flow = nothing
 

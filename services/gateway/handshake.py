@@ -29,7 +29,7 @@ from services.gateway.transports.cork import Cork
 from services.gateway.transports.echo import EchoSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from services.gateway.admission import Admission
     from services.gateway.connections import Connections
@@ -123,23 +123,14 @@ class Handshake:
             return Refusal("not_found")
         if self.draining:
             return Refusal("unavailable")
-        if [name for name, _ in request.headers].count(b"host") != 1:
-            return Refusal("invalid_request", "A request has one Host.")  # RFC 9112 section 3.2
-        if not self._origin_allowed(dict(request.headers)):
+        # A browser opens sockets from any page and sends the cookie along.
+        if not self._origins.allow_request(request.headers):
             return Refusal("forbidden", "This origin is not allowed.")
         limit = self._admission.admit_address(arrival.address, self._now())
         if limit is not None:
             REFUSED.labels(limit).inc()
             return Refusal("overloaded")
         return None
-
-    def _origin_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
-        # A browser opens sockets from any page and sends the cookie along, so an origin must be our own or
-        # listed.
-        origin = headers.get(b"origin")
-        if origin is None:
-            return True
-        return self._origins.allows(origin.decode("latin-1"), headers[b"host"].decode("latin-1"))
 
     def _open(self, arrival: Arrival, request: Upgrade, agreed: Agreed, accept: str) -> None:
         now = self._now()

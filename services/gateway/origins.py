@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class Origins:
@@ -24,6 +24,16 @@ class Origins:
         """
         own = (f"http://{host}".lower(), f"https://{host}".lower()) if host else ()
         return origin in self._listed or origin.lower() in own
+
+    def allow_request(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether what a browser sends by itself may count in a request with these headers: it names no
+        origin, or one, which is allowed.
+        """
+        named = [value for name, value in headers if name == b"origin"]
+        if not named:
+            return True
+        host = b"".join(value for name, value in headers if name == b"host")
+        return len(named) == 1 and self.allows(named[0].decode("latin-1"), host.decode("latin-1"))
 
     def headers(self, origin: str | None) -> list[tuple[str, str]]:
         """What lets a page of a listed origin read the answer; nothing for others, our own needs none."""

@@ -171,13 +171,16 @@ class StreamRoute:
 
 def position_text(request: Request) -> str:
     """Where the client wants to go on: the header of an automatic reconnect, or the parameter of a deliberate
-    one.
+    one. Raises Refusal for two headers.
     """
-    return request.headers.get("last-event-id") or request.query_params.get("lastEventId") or ""
+    sent = request.headers.getlist("last-event-id")
+    if len(sent) > 1:
+        raise Refusal("invalid_request", "A request has one Last-Event-ID.")
+    return (sent and sent[0]) or request.query_params.get("lastEventId") or ""
 
 
 def head_only() -> Response:
-    """The answer to HEAD."""
-    response = Response(None, 200, {"content-type": EVENT_STREAM, **dict(_HEADERS)})
+    """The answer to HEAD: as a stream's, so the connection ends behind it."""
+    response = Response(None, 200, {"content-type": EVENT_STREAM, **dict(_HEADERS), "connection": "close"})
     del response.headers["content-length"]  # a stream has none
     return response

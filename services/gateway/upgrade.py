@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httptools
 
-MAX_HEAD_BYTES: Final = 32 * 1024
-"""Request line and headers together. The parser itself knows no limit, and this comes before any token."""
+from runtime.request_head import MAX_HEAD_BYTES, is_host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BEGINS: Final = (b"GET /ws?", b"GET /ws ")
 _ENDS: Final = b"\r\n\r\n"
+_LINE: Final = re.compile(rb"GET [^ ]+ HTTP/1\.1\r\n")
 
 
 class Upgrade(NamedTuple):
@@ -39,22 +43,43 @@ class _Head:
         self.headers.append((name.lower(), value))
 
 
+def asks_for_websocket(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the one protocol that a request offers to go on in is ours. That Connection says so too, the
+    parser has seen.
+    """
+    return [value.lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
+
+
 def plain_upgrade(data: bytes) -> Upgrade | None:
     """The request to upgrade to a WebSocket at /ws that `data` is, all of it; None for whatever is not that,
     or not so plainly.
     """
     if not data.startswith(_BEGINS) or not data.endswith(_ENDS) or len(data) > MAX_HEAD_BYTES:
         return None
+    if b" \r\n" in data or b"\t\r\n" in data:
+        return None  # white space behind a value is no part of it
     head = _Head()
     parser = httptools.HttpRequestParser(head)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade as upgrade:
-        to = dict(head.headers).get(b"upgrade", b"")  # the parser has seen what Connection says
-        if upgrade.args[0] == len(data) and to.lower() == b"websocket":
+        if upgrade.args[0] == len(data) and _is_plain(data, head.headers):
             path, _, query = head.url.partition(b"?")
-            version = f"HTTP/{parser.get_http_version()}"
-            return Upgrade(path.decode("ascii"), query.partition(b"#")[0], head.headers, "GET", version)
+            return Upgrade(path.decode("ascii"), query.partition(b"#")[0], head.headers, "GET", "HTTP/1.1")
     except httptools.HttpParserError:
         pass  # whose answer is the HTTP protocol's
     return None
+
+
+def _is_plain(data: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
+    # What `check` would say no to is not plain; that it need not be asked makes handshakes cheaper.
+    names = [name for name, _ in headers]
+    fields = dict(headers)
+    return (
+        names.count(b"host") == names.count(b"upgrade") == 1
+        and b"content-length" not in fields
+        and b"transfer-encoding" not in fields
+        and fields[b"upgrade"].lower() == b"websocket"
+        and is_host(fields[b"host"])
+        and _LINE.match(data) is not None
+    )

@@ -1,4 +1,4 @@
-"""HTTP itself: unknown paths, wrong methods, odd requests on a stream, heads that are too large, Host."""
+"""HTTP itself: unknown paths, wrong methods, odd requests on a stream, heads that are too large."""
 
 from __future__ import annotations
 
@@ -166,17 +166,19 @@ async def test_large_bodies_are_no_heads(stack: Stack) -> None:
             assert (await asyncio.wait_for(read_answer(reader), 5)).status == 201
 
 
-async def test_head_of_a_stream_is_its_head(stack: Stack) -> None:
-    """Status and headers, no body, and the connection serves the next request."""
-    path = f"/api/orders/{await place(stack)}/stream"
-    async with connected(stack.gateways[0].url) as (reader, writer):
-        writer.write(request("HEAD", path, BEARER) + request("GET", "/api/orders/nope", BEARER))
-        head = await asyncio.wait_for(read_answer(reader), 5)
-        behind = await asyncio.wait_for(read_answer(reader), 5)
+@pytest.mark.parametrize("path", ["/api/orders/{}/stream", "/api/stream?channel=order:{}"])
+async def test_head_of_a_stream_is_its_head(stack: Stack, path: str) -> None:
+    """Status and headers, no body, and as a stream it is the last answer: the connection ends at once, also
+    for a reader that waits for its end.
+    """
+    head = await exhaust(
+        stack.gateways[0].url, request("HEAD", path.format(await place(stack)), BEARER), seconds=3
+    )
 
     assert (head.status, head.header("content-type")) == (200, "text/event-stream")
     assert head.header("content-length") is None
-    assert_refused(behind, 404, "not_found")
+    assert head.header("connection") == "close"
+    assert head.rest == b""
 
 
 async def test_head_of_somebody_elses_stream_is_not_found(stack: Stack) -> None:
@@ -246,14 +248,7 @@ async def test_a_client_that_talks_on_its_stream_is_cut(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "hosts",
     [
-        ["Host: carillon.example", "Host: internal.example"],
-        ["Host: /api/orders?"],
-        ["Host: x/api/orders#"],
-        ["Host: carillon.example/../admin"],
-        ["Host: [::1"],
-        ["Host: a b"],
-        ["Host: a@b:99999"],
-        ["Host: "],
+        ["Host: internal.example"],
         ["Host: " + "a" * 10_000],
         ["Host: carillon.example", "X-Forwarded-Host: /api/orders", "X-Original-URL: /api/orders"],
     ],

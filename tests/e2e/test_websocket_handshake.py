@@ -63,6 +63,8 @@ REFUSED = {
     "an empty subprotocol": (upgrade("/ws", "Sec-WebSocket-Protocol:"), NOT_A_HANDSHAKE),
     "commas for subprotocols": (upgrade("/ws", "Sec-WebSocket-Protocol: ,,,"), NOT_A_HANDSHAKE),
     "a header of 64 KiB": (upgrade("/ws", "X-Y: " + "a" * 33_000), NOT_A_HANDSHAKE),
+    "a body": (upgrade("/ws", "Content-Length: 3") + b"abc", NOT_A_HANDSHAKE),
+    "a body in chunks": (upgrade("/ws", "Transfer-Encoding: chunked") + b"0\r\n\r\n", NOT_A_HANDSHAKE),
     "a negative length": (upgrade("/ws", "Content-Length: -1"), NOT_A_HANDSHAKE),
     # Who asks: RFC 6455 section 10.2, RFC 9112 section 3.2
     "a foreign origin": (upgrade("/ws", "Origin: https://evil.example"), FOREIGN),
@@ -80,7 +82,7 @@ REFUSED = {
     ),
     "two origins": (
         upgrade("/ws", "Origin: https://evil.example", "Origin: https://carillon.example"),
-        NOT_A_HANDSHAKE,
+        FOREIGN,
     ),
     "two Hosts": (
         upgrade("/ws", "Host: carillon.example", "Host: evil.example", "Origin: https://evil.example"),
@@ -96,7 +98,11 @@ REFUSED = {
     "a line end in the path": (upgrade("/ws%0A"), NOWHERE),
     "the path in capitals": (upgrade("/WS"), NOWHERE),
     "a path with dots": (upgrade("/x/../ws"), NOWHERE),
-    "no path": (upgrade("*"), NOWHERE),
+    "no path": (upgrade("*"), NOT_A_HANDSHAKE),
+    "an absolute target elsewhere, from a page there": (
+        upgrade("http://evil.example/ws", "Origin: https://carillon.example"),
+        FOREIGN,
+    ),
     "an absolute target without a path": (upgrade("http://carillon.example"), NOWHERE),
     "an absolute target with nothing but a query": (upgrade("http://carillon.example?a"), NOWHERE),
     "echo, which is off": (upgrade("/echo"), NOWHERE),

@@ -54,7 +54,7 @@ def request(method: str, target: str, *headers: str | bytes, body: bytes | None 
     named = b"\n".join(lines).lower()
     if body is not None and b"content-length" not in named and b"transfer-encoding" not in named:
         lines.append(b"Content-Length: %d" % len(body))
-    if b"host:" not in named:
+    if not any(line.lower().startswith(b"host:") for line in lines):
         lines.insert(0, b"Host: carillon.example")
     return b"\r\n".join([f"{method} {target} HTTP/1.1".encode(), *lines, b"", body or b""])
 

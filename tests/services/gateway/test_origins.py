@@ -101,3 +101,20 @@ def test_only_a_listed_page_may_read_answers() -> None:
 def test_nobody_else_gets_headers(origin: str | None) -> None:
     """A foreign page cannot read, and our own needs no leave."""
     assert Origins([SHOP]).headers(origin) == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ([(b"host", b"api.example")], True),
+        ([(b"host", b"api.example"), (b"origin", b"https://api.example")], True),
+        ([(b"host", b"api.example"), (b"origin", b"https://evil.example")], False),
+        ([(b"origin", b"https://api.example")], False),
+        ([(b"origin", b"https://evil.example"), (b"origin", SHOP.encode())], False),
+        ([(b"origin", SHOP.encode()), (b"origin", SHOP.encode())], False),
+        ([(b"origin", b"")], False),
+    ],
+)
+def test_a_request_names_one_origin(headers: list[tuple[bytes, bytes]], allowed: bool) -> None:
+    """Or none; of two none counts, also of two that are allowed."""
+    assert Origins([SHOP]).allow_request(headers) is allowed

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.upgrade import MAX_HEAD_BYTES, Upgrade, plain_upgrade
+from runtime.request_head import MAX_HEAD_BYTES, body_bytes, check
+from services.gateway.upgrade import Upgrade, plain_upgrade
 from tests.support.ws import KEY, upgrade
 
 HEADERS = [
@@ -48,6 +49,16 @@ def test_browsers_name_several_connection_options() -> None:
         upgrade("/ws", "Content-Length: -1"),
         upgrade("/ws", "Content-Length: 4") + b"\r\n\r\n",
         upgrade("/ws", "X-Y: " + "a" * MAX_HEAD_BYTES),
+        upgrade("/ws", *["Host: carillon.example"] * 2),
+        upgrade("/ws", *["Upgrade: websocket"] * 2),
+        upgrade("/ws", "Host: a b"),
+        upgrade("/ws", "Host:"),
+        upgrade("/ws", "X-Y: a "),
+        upgrade("/ws", "Transfer-Encoding: chunked"),
+        upgrade("/ws", "Connection: upgrade", "Content-Length: 0"),
+        upgrade().replace(b"GET /ws ", b"GET /ws  "),
+        upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        upgrade().replace(b"HTTP/1.1", b"HTTP/2.0"),
         b"GET /ws HTTP/1.1\r\n\r\n",
         b"GET /ws \r\n\r\n",
         b"",
@@ -70,3 +81,5 @@ def test_no_bytes_make_it_fail(at: int, put: bytes, gone: int) -> None:
     if found is not None:
         assert found.path == "/ws"
         assert dict(found.headers)[b"upgrade"].lower() == b"websocket"
+        check(data, b"GET", found.headers)
+        assert body_bytes(found.headers) == 0
