@@ -109,7 +109,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         admission,
         connections,
         _keep(settings, connections),
-        limits=Limits(settings.messages_per_second, 2 * settings.messages_per_second),
+        limits=_limits(settings),
         echo=settings.echo,
         most=_most_connections(),
     )
@@ -179,6 +179,11 @@ def _most_connections() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return max(int(hard) - RESERVED_DESCRIPTORS, 1)
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    usual, rate = Limits(), settings.messages_per_second
+    return usual._replace(rate=rate, burst=2 * rate + usual.channels)
 
 
 def _keep(settings: GatewaySettings, connections: Connections) -> Keep:

@@ -42,10 +42,12 @@ STRIKES: Final = 10
 
 
 class Limits(NamedTuple):
-    """What one connection may do. `rate`: frames per second in the long run, `burst` at once."""
+    """What one connection may do. `rate`: frames per second in the long run, `burst` at once: enough to ask
+    for all `channels`, and for something besides. As many may wait for those before them.
+    """
 
     rate: float = 50.0
-    burst: float = 100.0
+    burst: float = 200.0
     channels: int = 100
 
 
@@ -57,10 +59,11 @@ class Answer(NamedTuple):
 
 class Work(NamedTuple):
     """Something to do when its turn has come; works of one session are done one after the other, in order. An
-    error is only to be told.
+    error is only to be told. `size` is what it takes while it waits, in bytes.
     """
 
     frame: ClientFrame | ErrorFrame
+    size: int = 0
 
 
 class End(NamedTuple):
@@ -77,7 +80,6 @@ class Session:
     """See the module's docstring. `channels` maps what is followed to whether it is live yet."""
 
     __slots__ = (
-        "_limits",
         "_strikes",
         "_tokens",
         "_updated",
@@ -86,6 +88,7 @@ class Session:
         "claimed",
         "id",
         "identity",
+        "limits",
         "present",
     )
 
@@ -99,21 +102,21 @@ class Session:
         self.channels: dict[str, None] = {}
         self.present = False
         """Whether others are told that its user is there."""
-        self._limits = limits
+        self.limits = limits
         self._tokens = limits.burst
         self._updated = now
         self._strikes = 0
 
-    def receive(self, frame: ClientFrame, now: float, *, waits: bool = False) -> Decision:
-        """What to do with `frame`, received at `now` (monotonic seconds). `waits`: works are under way, and
-        if nobody is known yet, the first of them is a token.
+    def receive(self, frame: ClientFrame, now: float, *, waits: bool = False, size: int = 0) -> Decision:
+        """What to do with `frame`, received at `now` (monotonic seconds) as `size` bytes. `waits`: works are
+        under way, and if nobody is known yet, the first of them is a token.
         """
         if not self._spend(now):
             return self._over_rate(frame.id)
         if self.identity is None:
             stranger = not (waits or isinstance(frame, Authenticate))
-            return End(CLOSE_CODES["unauthorized"]) if stranger else Work(frame)
-        return Answer(Pong(id=frame.id)) if isinstance(frame, Ping) else Work(frame)
+            return End(CLOSE_CODES["unauthorized"]) if stranger else Work(frame, size)
+        return Answer(Pong(id=frame.id)) if isinstance(frame, Ping) else Work(frame, size)
 
     def unreadable(
         self, refusal: Refusal, frame_id: str | None, now: float, *, waits: bool = False
@@ -162,8 +165,8 @@ class Session:
 
     def require_place(self, name: str) -> None:
         """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others."""
-        if name not in self.channels and len(self.channels) >= self._limits.channels:
-            raise Refusal("too_many_channels", f"At most {self._limits.channels} channels on one connection.")
+        if name not in self.channels and len(self.channels) >= self.limits.channels:
+            raise Refusal("too_many_channels", f"At most {self.limits.channels} channels on one connection.")
 
     def _require_right(self, name: str, identity: Identity) -> None:
         kind, _, rest = name.partition(":")
@@ -200,13 +203,13 @@ class Session:
         return rooms[0]
 
     def _spend(self, now: float) -> bool:
-        earned = (now - self._updated) * self._limits.rate
-        self._tokens = min(self._limits.burst, self._tokens + earned)
+        earned = (now - self._updated) * self.limits.rate
+        self._tokens = min(self.limits.burst, self._tokens + earned)
         self._updated = now
         if self._tokens < 1:
             return False
         self._tokens -= 1
-        if self._tokens > self._limits.burst / 2:
+        if self._tokens > self.limits.burst / 2:
             self._strikes = 0
         return True
 

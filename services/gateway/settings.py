@@ -38,7 +38,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_seconds            how long a WebSocket may stay without a token
     echo                    1 mounts a WebSocket /echo that returns what it gets, without a token
     deflate                 1 lets WebSockets compress messages (RFC 7692)
-    messages_per_second     frames one WebSocket may send in the long run, twice as many at once
+    messages_per_second     frames one WebSocket may send in the long run, 100 and twice as many at once
     handshakes_per_second   WebSocket handshakes in the long run, twice as many at once; 0 = no limit
     connections_per_user    WebSockets of one user at once; 0 = no limit
     connections_per_address WebSockets of one address at once; 0 = no limit (behind a proxy all share one)

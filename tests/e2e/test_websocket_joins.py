@@ -11,7 +11,7 @@ import nats
 import pytest
 
 from tests.support.stack import Gateway, Stack
-from tests.support.ws import WsClient, chatter, leave_all
+from tests.support.ws import WsClient, chatter, leave_all, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,25 @@ async def test_a_room_with_members_is_asked_about_for_each(stack: Stack) -> None
 
     codes = [answer.get("code", answer["type"]) for answer in answers]
     assert codes == ["ack", "not_member"] * (CROWD // 2)
+
+
+async def test_a_client_may_ask_for_all_its_rooms_at_once_and_for_more_behind(gateway: Gateway) -> None:
+    """A hundred joins behind the token, and a hundred other frames behind them, in one write: each is done,
+    on every try, also where no room is known.
+    """
+    for attempt in range(3):
+        rooms = [f"all-{attempt}-{number}" for number in range(100)]
+        asked: list[dict[str, Any]] = [{"type": "authenticate", "token": chatter()}]
+        asked += [{"type": "join_room", "roomId": room, "metadata": {"of": "x" * 900}} for room in rooms]
+        asked += [{"type": "typing_start", "roomId": room} for room in rooms[:49]]
+        asked += [{"type": "leave_room", "roomId": room} for room in rooms[:50]]
+        client = await WsClient().connect(gateway.url)
+        client.write(b"".join(text({"id": f"f{at}", **each}) for at, each in enumerate(asked)))
+        answers = [await client.answer(f"f{at}") for at in range(len(asked))]
+        await client.leave_politely()
+
+        assert [answer["type"] for answer in answers] == ["ack"] * 200
+        assert client.closed == 1000
 
 
 async def test_while_nobody_answers_everybody_is_told(stack: Stack, gateway: Gateway) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RATE = 500
-BURST = 2 * RATE
+CHANNELS = 100
+BURST = 2 * RATE + CHANNELS
+WAITING = 512 * 1024
 STRIKES = 10
 OUTBOX = UNSENT = 65_536
 """What waits in the process, and in the kernel: megabytes unless it is told."""
@@ -70,14 +72,14 @@ async def test_frames_that_cannot_be_read_count_as_well(gateway: Gateway) -> Non
     assert client.errors.count("rate_limited") == STRIKES + 1
 
 
-async def test_65_works_that_wait_are_too_many(gateway: Gateway) -> None:
-    """One is done, 64 wait; another one ends the connection with 4102."""
+async def test_what_waits_is_bounded_by_its_size_too(gateway: Gateway) -> None:
+    """One is done, 512 KiB wait; another one ends the connection with 4102."""
     async with await WsClient().hello(gateway.url) as fine, await WsClient().hello(gateway.url) as client:
-        asked = text({"type": "history", "roomId": "r", "id": "h"})
-        fine.write(asked * 64)
-        client.write(asked * 66)
+        asked = text({"type": "history", "roomId": "r", "id": "h", "unknown": "x" * (WAITING // 10)})
+        fine.write(asked * 9)
+        client.write(asked * 30)
         assert await client.until_closed() == 4102
-        await fine.until(lambda: len(fine.of("ack")) == 64, what="all answers")
+        await fine.until(lambda: len(fine.of("ack")) == 9, what="all answers")
 
 
 async def test_works_are_done_in_order(gateway: Gateway) -> None:
@@ -96,9 +98,8 @@ async def test_works_are_done_in_order(gateway: Gateway) -> None:
 async def test_100_channels_and_no_more(gateway: Gateway) -> None:
     """The 101st is refused by name, however fast they are asked for; one that is left makes room."""
     async with await WsClient().hello(gateway.url) as client:
-        for first in (0, 60):
-            asked = [client.begin("join_room", roomId=f"c{n}") for n in range(first, first + 60)]
-            answers = [await client.answer(question) for question in asked]
+        asked = [client.begin("join_room", roomId=f"c{n}") for n in range(120)]
+        answers = [await client.answer(question) for question in asked]
         refused = [answer["code"] for answer in answers if answer["type"] == "error"]
         acked = [told for told in client.of("ack") if told["channel"].startswith("room:c")]
         assert (await client.ask("leave_room", roomId="c0"))["type"] == "ack"

@@ -13,16 +13,16 @@ from services.gateway.transports.websocket import CLOSED_BY_CLIENT, Keep, WebSoc
 
 if TYPE_CHECKING:
     import asyncio
-    from collections import deque
     from collections.abc import Callable
 
     from services.gateway.auth import Identity
     from services.gateway.connections import Leave
     from services.gateway.desk import Desk
     from services.gateway.presence.audience import Parting
-    from services.gateway.session import Session, Work
+    from services.gateway.session import Session
     from services.gateway.transports.following import Follower
     from services.gateway.wire import WireFormat
+    from services.gateway.works import Works
 
 
 PEACE: Final = frozenset(
@@ -56,7 +56,7 @@ class ClientSocket(WebSocket, Following):
         self._desk = desk
         self._deadline = now() + keep.auth_timeout
         self._followers: dict[str, Follower] = {}
-        self._works: deque[Work] | None = None
+        self._works: Works | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -78,7 +78,7 @@ class ClientSocket(WebSocket, Following):
             return
         now, waits = self._now(), self._works is not None
         try:
-            decision = self.session.receive(self.format.decode(data), now, waits=waits)
+            decision = self.session.receive(self.format.decode(data), now, waits=waits, size=len(data))
         except Refusal as refusal:
             decision = self.session.unreadable(refusal, self.format.frame_id(data), now, waits=waits)
         self.perform(decision)

@@ -20,7 +20,6 @@ from services.gateway.wire import event_frames, reset_frames, snapshot_frames
 
 if TYPE_CHECKING:
     import asyncio
-    from collections import deque
     from collections.abc import Callable, Mapping
 
     from proto.errors import CloseCode
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from services.gateway.desk import Desk
     from services.gateway.hub import Channel, Codec, Event
     from services.gateway.relay import Start
-    from services.gateway.session import Session, Work
+    from services.gateway.session import Session
+    from services.gateway.works import Works
 
 NOWHERE: Final = "0"
 """Stands for a channel without a position."""
@@ -107,7 +107,7 @@ class SseFeed(EventStream, Following):
         self._desk = desk
         self._since = dict(since)
         self._followers: dict[str, Follower] = {}
-        self._works: deque[Work] | None = None
+        self._works: Works | None = None
         self._task: asyncio.Task[None] | None = None
 
     def open(self, head: bytes, retry_ms: int) -> None:

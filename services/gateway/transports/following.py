@@ -5,12 +5,12 @@ stays one small object."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import CLOSE_CODES
 from proto.websocket import CompleteFrame, SendChatMessage
 from services.gateway.session import Answer, Decision, End, Session, Work
+from services.gateway.works import Works
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from services.gateway.presence.audience import Parting
     from services.gateway.relay import Start
     from services.gateway.wire import Format
-
-MAX_WORKS: Final = 64
-"""Frames of one client that wait for those before them; one more and it is cut off as too fast."""
 
 READING_SECONDS: Final = 30.0
 """How long a client may take to read a large answer before it is cut."""
@@ -71,7 +68,7 @@ class Following:
     format: Format
     _desk: Desk
     _followers: dict[str, Follower]
-    _works: deque[Work] | None
+    _works: Works | None
     _task: asyncio.Task[None] | None
     _deadline: float
 
@@ -204,21 +201,20 @@ class Following:
         if first and self._desk.perform_at_once(self, work):
             return
         if self._works is None:
-            self._works = deque()
-        if len(self._works) > MAX_WORKS:  # the first of them is being done
+            self._works = Works(int(self.session.limits.burst))
+        if not self._works.add(work):
             self.close(CLOSE_CODES["rate_limited"])
             return
-        self._works.append(work)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work(self._works))
 
-    async def _work(self, works: deque[Work]) -> None:
+    async def _work(self, works: Works) -> None:
         try:
             while works and (not self.ended or self._something_said()):
                 if self.behind:
                     await self._until_read()
-                await self._desk.perform(self, works[0])
-                works.popleft()
+                await self._desk.perform(self, works.first)
+                works.done()
         finally:
             self._task = self._works = None
 
