@@ -28,14 +28,23 @@ RoomId = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)",
-        description="1 to 128 bytes of UTF-8",
+        description="1 to 128 bytes of UTF-8 without control characters",
     ),
 ]
 ClientId = Annotated[
     str,
-    Meta(pattern=r"^[\x21-\x7e]{1,128}$(?!\n)", description="the sender's own message id, scoped by user"),
+    Meta(
+        pattern=r"^[\x21-\x7e]{1,128}$(?!\n)",
+        description="1 to 128 visible ASCII characters, the sender's own message id",
+    ),
 ]
-Origin = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}$(?!\n)", description="the sender's session")]
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^[\x21-\x7e]{1,64}$(?!\n)",
+        description="1 to 64 visible ASCII characters, the sender's session",
+    ),
+]
 PositionText = Annotated[str, Meta(max_length=64, description="<epoch>-<seq>")]
 PerMinute = Annotated[int, Meta(ge=1, le=6000, description="messages of one user in a minute")]
 

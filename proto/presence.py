@@ -49,7 +49,7 @@ ScopeName = Annotated[
     Meta(
         max_length=133,
         pattern=r"^(?:online|(?:room|doc):[^\x00-\x1f\x7f]+)$(?!\n)",
-        description="online, room:<id> or doc:<id>; an id has 1 to 128 bytes of UTF-8",
+        description="online, room:<id> or doc:<id>; an id is 1 to 128 bytes without control characters",
     ),
 ]
 Moment = Annotated[dt.datetime, Meta(tz=True)]

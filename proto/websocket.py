@@ -25,7 +25,11 @@ ChannelName = Annotated[
 RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
 PositionText = Annotated[str, Meta(max_length=64)]
 ClientId = Annotated[
-    str, Meta(pattern=r"^[\x21-\x7e]{1,128}$(?!\n)", description="the client's own message id")
+    str,
+    Meta(
+        pattern=r"^[\x21-\x7e]{1,128}$(?!\n)",
+        description="1 to 128 visible ASCII characters, the client's own message id",
+    ),
 ]
 
 

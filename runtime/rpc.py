@@ -33,6 +33,7 @@ from proto import headers as names
 from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
+from proto.validation import explain
 from runtime import batch, tracing
 from runtime import headers as wire
 from runtime.bus import patiently
@@ -122,11 +123,10 @@ class Method(Generic[In, Out]):
         try:
             return self._decoder.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise Refusal("invalid_request", _sentence(error)) from None
+            raise Refusal("invalid_request", self._sentence(error)) from None
 
-
-def _sentence(error: Exception) -> str | None:
-    return f"{error}." if isinstance(error, msgspec.ValidationError) else None
+    def _sentence(self, error: Exception) -> str | None:
+        return explain(error, self._decoder.type) if isinstance(error, msgspec.ValidationError) else None
 
 
 # -- serving ------------------------------------------------------------------

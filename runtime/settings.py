@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar, Union, get
 
 import msgspec
 
+from proto.validation import explain
 from runtime.masking import MASK
 
 if TYPE_CHECKING:
@@ -89,7 +90,13 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats_nkey_seed_file: str | None = None
     nats_creds_file: str | None = None
     nats_ca_file: str | None = None
-    nats_inbox_prefix: Annotated[str, msgspec.Meta(pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*$")] = "_INBOX"
+    nats_inbox_prefix: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*$",
+            description="tokens of a subject with dots between, without spaces and wildcards",
+        ),
+    ] = "_INBOX"
     host: str = "127.0.0.1"
     internal_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 9090
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -192,10 +199,11 @@ def _unwrap(kind: object, bounds: tuple[object, ...]) -> tuple[object, tuple[obj
 
 
 def _bounded(value: object, kind: object, bounds: tuple[object, ...]) -> object:
+    bounded = Annotated[(kind, *bounds)] if bounds else kind
     try:
-        return msgspec.convert(value, Annotated[(kind, *bounds)] if bounds else kind)
+        return msgspec.convert(value, bounded)
     except msgspec.ValidationError as exc:
-        raise _Unfit(str(exc).replace("Expected", "expected", 1)) from None
+        raise _Unfit(explain(exc, bounded).replace("Expected", "expected", 1).removesuffix(".")) from None
 
 
 def _choice(choices: tuple[str, ...], text: str) -> str:

@@ -11,6 +11,7 @@ from carillon.exits import USAGE, Failed, refused, unreachable
 from carillon.settings import from_environment
 from proto.chat import Access, RoomPolicySet, SetRoomPolicy
 from proto.errors import Refusal
+from proto.validation import explain
 from runtime import rpc
 from runtime.errors import DeadlineExceeded, Unavailable
 
@@ -31,7 +32,7 @@ async def policy(
     try:
         command = msgspec.convert(asked, SetRoomPolicy)
     except msgspec.ValidationError as error:
-        raise Failed(USAGE, "usage", f"{error}.") from None
+        raise Failed(USAGE, "usage", explain(error, SetRoomPolicy)) from None
     async with fleet.operator_bus(from_environment()) as bus:
         try:
             stored = await rpc.call(bus, "chat", "policy", command, RoomPolicySet, timeout=fleet.CALL_SECONDS)

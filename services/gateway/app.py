@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
@@ -31,11 +29,12 @@ from services.gateway.channel_stream import ChannelStream
 from services.gateway.channels import Channels
 from services.gateway.connections import DEADLINE, Connections
 from services.gateway.control import Control, Name, serve_control
+from services.gateway.cors import cors
 from services.gateway.deflate import DEFLATED
 from services.gateway.desk import Desk
 from services.gateway.door import door_with
-from services.gateway.exchange import http_error
-from services.gateway.handshake import Handshake
+from services.gateway.exchange import http_error, slash_behind
+from services.gateway.handshake import CLIENT_PATH, Handshake
 from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
@@ -52,6 +51,7 @@ from services.gateway.wire import FORMATS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
@@ -64,6 +64,7 @@ LINGER_SECONDS: Final = 2.0
 """After readiness went red: load balancers need a moment to stop sending clients here, and those are still
 served.
 """
+NO_UPGRADE: Final = "Not found. This is for WebSockets, and the request has no Upgrade; a proxy may drop it."
 REQUESTS_SECONDS: Final = 5.0
 CONTROL_SECONDS: Final = 1.0
 RESERVED_DESCRIPTORS: Final = 64
@@ -128,7 +129,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
             Route("/api/stream", channel_stream, methods=["GET"]),
             *page_routes(settings),
         ],
-        origins,
+        cors(origins, settings.cors_headers),
     )
     await authenticator.start()
     for task in (*relay.start(), *rooms.start(), *presence.start(), connections.start()):
@@ -220,17 +221,8 @@ async def _drain(
     await connections.drain(window)
 
 
-def _app(routes: list[BaseRoute], origins: Origins) -> Starlette:
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=sorted(origins.listed),
-        allow_credentials=True,
-        allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id"],
-        expose_headers=["x-request-id", "idempotency-replayed", "location", "retry-after"],
-        max_age=600,
-    )
-    app = Starlette(routes=routes, middleware=[cors], exception_handlers={HTTPException: _router_refused})
+def _app(routes: list[BaseRoute], guard: Middleware) -> Starlette:
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _router_refused})
     app.router.redirect_slashes = False
     for route in [route for route in routes if isinstance(route, Route)]:
         # Starlette's `$` also matches before a last line end, and `/api/orders%0A` is not `/api/orders`.
@@ -242,7 +234,19 @@ async def _router_refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if request.scope["path"] == "*":  # OPTIONS, about the server as a whole (RFC 9110 section 9.3.7)
         return Response(status_code=204, headers={"allow": "GET, HEAD, POST"})
-    return http_error(status, _methods(request) if status == 405 else ())
+    allow = _methods(request) if status == 405 else ()
+    return http_error(status, allow, _hint(request) if status == 404 else None)
+
+
+def _hint(request: Request) -> str | None:
+    path = request.scope["path"].rstrip("/")
+    if path == CLIENT_PATH:
+        return NO_UPGRADE
+    if path == request.scope["path"] or not path:
+        return None
+    scope = {**request.scope, "path": path}
+    there = any(route.matches(scope)[0] is not Match.NONE for route in request.app.routes)
+    return slash_behind(path) if there else None
 
 
 def _methods(request: Request) -> set[str]:

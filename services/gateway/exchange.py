@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from proto.errors import Refusal
 from proto.frames import ErrorBody
+from proto.validation import explain
 from runtime import tracing
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
 from runtime.metrics import COARSE, counter, histogram
@@ -104,9 +105,28 @@ async def body_of(request: Request, kind: type[B], limit: int) -> B:
         json.loads(raw, object_pairs_hook=_unique)
         return body
     except msgspec.ValidationError as error:
-        raise Refusal("invalid_request", f"{error}.") from None
+        raise Refusal("invalid_request", explain(error, kind)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-        raise Refusal("invalid_json") from None
+        raise Refusal("invalid_json", _where_it_broke(raw)) from None
+
+
+def _where_it_broke(raw: bytes) -> str:
+    # Of Python's reader, whose places are exact; what it takes and ours does not is told behind that.
+    try:
+        json.loads(raw.decode(), parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        return f"The body is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}."
+    except UnicodeDecodeError as error:
+        return f"The body is not valid JSON: byte {error.start} is not UTF-8."
+    except RecursionError:
+        return "The body is not valid JSON: too many levels."
+    except ValueError as error:
+        return f"The body is not valid JSON: {error}."
+    return "The body is not valid JSON: an escape is half of a surrogate pair."
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:
@@ -136,10 +156,17 @@ def _too_large(limit: int) -> Refusal:
     return Refusal("body_too_large", f"The body is larger than {limit} bytes.")
 
 
-def http_error(status: int, allow: Iterable[str] = ()) -> Response:
+def slash_behind(path: str) -> str:
+    """What is told of a path that has a slash too many. No redirect: a client that follows one may leave its
+    token or its body behind.
+    """
+    return f"Not found. There is {path}, without a slash behind."
+
+
+def http_error(status: int, allow: Iterable[str] = (), message: str | None = None) -> Response:
     """The answer to what Starlette's router refuses; `allow` are the methods that would have been right."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
-    response = refused(Refusal(code))
+    response = refused(Refusal(code, message))
     if status == 405:
         response.headers["allow"] = ", ".join(sorted(allow))
     return response

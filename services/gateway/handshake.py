@@ -22,6 +22,7 @@ from runtime.metrics import counter
 from services.gateway.auth import Unauthorized
 from services.gateway.credentials import token_from
 from services.gateway.edge import HEAD_SECONDS
+from services.gateway.exchange import slash_behind
 from services.gateway.opening import Opening
 from services.gateway.session import Limits, Session, Work
 from services.gateway.transports.client_socket import ClientSocket
@@ -120,7 +121,8 @@ class Handshake:
 
     def _refused(self, arrival: Arrival, request: Upgrade) -> Refusal | None:
         if request.path != CLIENT_PATH and not (self._echo and request.path == ECHO_PATH):
-            return Refusal("not_found")
+            slash = request.path.rstrip("/") == CLIENT_PATH
+            return Refusal("not_found", slash_behind(CLIENT_PATH) if slash else None)
         if self.draining:
             return Refusal("unavailable")
         # A browser opens sockets from any page and sends the cookie along.

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Limit = Annotated[float, Meta(ge=0)]
+HeaderName = Annotated[
+    str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", description="names of headers, comma-separated")
+]
 
 
 class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
@@ -32,6 +35,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_audience           `aud` that a token must have; unset = tokens that name an audience are refused
     auth_leeway_seconds     how far clocks may differ, at most 30
     origins                 web origins besides our own that may use the API, comma-separated
+    cors_headers            headers besides our own that pages of those origins may send, comma-separated
     heartbeat_seconds       time between two comments on an SSE stream
     ping_interval           seconds between two pings on a WebSocket
     ping_timeout            seconds a client has to answer one, by anything
@@ -59,7 +63,12 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     """
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    gateway_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    gateway_id: (
+        Annotated[
+            str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 letters, digits, . _ and -")
+        ]
+        | None
+    ) = None
     auth_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = "HS256"
     auth_secret: Secret | None = None
     auth_jwks: str | None = None
@@ -67,6 +76,7 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_audience: str | None = None
     auth_leeway_seconds: Annotated[float, Meta(ge=0, le=MAX_LEEWAY_SECONDS)] = 5.0
     origins: tuple[str, ...] = ()
+    cors_headers: tuple[HeaderName, ...] = ()
     heartbeat_seconds: Seconds = 15.0
     ping_interval: Seconds = 25.0
     ping_timeout: Seconds = 10.0

@@ -16,6 +16,7 @@ from proto.chat import ChatMessage
 from proto.errors import Refusal
 from proto.frames import StatusUpdate
 from proto.positions import position_text
+from proto.validation import explain
 from proto.websocket import (
     ChatMessageFrame,
     ClientFrame,
@@ -129,7 +130,7 @@ class WireFormat:
         try:
             return self._decode(data)
         except msgspec.ValidationError as error:
-            raise Refusal("invalid_request", f"{error}.") from None
+            raise Refusal("invalid_request", explain(error, ClientFrame)) from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
             raise Refusal("invalid_json", "Invalid JSON") from None
 

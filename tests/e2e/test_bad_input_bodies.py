@@ -118,6 +118,33 @@ async def test_a_body_that_is_no_order_is_refused(stack: Stack, body: bytes, sta
         assert_refused(await post(stack, body), status, code)
 
 
+TOLD = {
+    b"": "line 1, column 1: Expecting value.",
+    b'{"note":"x",}': "line 1, column 13: Expecting property name enclosed in double quotes.",
+    b'{\n  "note": nul\n}': "line 2, column 11: Expecting value.",
+    b'{"note":"\xff"}': "byte 9 is not UTF-8.",
+    b'{"note":NaN}': "NaN is no number.",
+    b'{"note":"\\ud800"}': "an escape is half of a surrogate pair.",
+    b'{"note":5}': "Expected `str`, got `int` - at `$.note`.",
+    b'{"orderId":"a b"}': "Expected 1 to 64 letters, digits, _ and - - at `$.orderId`.",
+    b'{"userId":"a\\n"}': "Expected 1 to 128 bytes of UTF-8 without control characters - at `$.userId`.",
+}
+
+
+@pytest.mark.parametrize(("body", "message"), TOLD.items(), ids=map(repr, TOLD))
+async def test_a_body_is_told_where_it_is_wrong(stack: Stack, body: bytes, message: str) -> None:
+    """And what would be good; no regular expression."""
+    assert (await post(stack, body)).json["message"].removeprefix("The body is not valid JSON: ") == message
+
+
+async def test_an_unknown_status_is_told_the_known_ones(stack: Stack) -> None:
+    """All of them."""
+    answer = await post(stack, b'{"status":"eaten"}', path=f"/api/orders/{await place(stack)}/status")
+
+    known = "placed, confirmed, preparing, out_for_delivery, delivered or cancelled"
+    assert answer.json["message"] == f"Expected {known} - at `$.status`."
+
+
 @pytest.mark.parametrize(("body", "status", "code"), NOT_A_STATUS.values(), ids=NOT_A_STATUS)
 async def test_a_body_that_is_no_status_is_refused(stack: Stack, body: bytes, status: int, code: str) -> None:
     """POST /api/orders/{id}/status."""

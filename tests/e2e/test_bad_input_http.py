@@ -12,6 +12,7 @@ from tests.support.api import OrdersClient
 from tests.support.raw_http import assert_refused, connected, exhaust, read_answer, request, send
 from tests.support.sse import SseClient
 from tests.support.stack import staff_token, token
+from tests.support.ws import upgrade
 
 if TYPE_CHECKING:
     from tests.support.stack import Stack
@@ -96,6 +97,24 @@ async def test_what_is_not_there_is_not_found(stack: Stack, target: str) -> None
     for headers in ((), (BEARER,)):
         answer = await send(stack.gateways[0].url, request("GET", target, *headers))
         assert_refused(answer, 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/api/orders", "/api/orders/x", "/api/orders/x/stream", "/app.js"])
+async def test_a_slash_too_many_is_told(stack: Stack, path: str) -> None:
+    """And not followed: a redirect would lose the token or the body of many a client."""
+    answer = await send(stack.gateways[0].url, request("GET", f"{path}/", BEARER))
+
+    assert_refused(answer, 404, "not_found")
+    assert answer.json["message"] == f"Not found. There is {path}, without a slash behind."
+
+
+async def test_a_path_for_websockets_says_so(stack: Stack) -> None:
+    """Where a proxy drops Upgrade, or a slash follows."""
+    url = stack.gateways[0].url
+    for sent, told in ((request("GET", "/ws"), "no Upgrade"), (upgrade("/ws/"), "without a slash behind")):
+        answer = await send(url, sent)
+        assert_refused(answer, 404, "not_found")
+        assert told in answer.json["message"]
 
 
 @pytest.mark.parametrize(("method", "target", "allow"), WRONG_METHODS)

@@ -27,7 +27,7 @@ class Harbour(msgspec.Struct, frozen=True, kw_only=True):
     lit: bool = False
     flag: Literal["red", "Green"] = "red"
     ships: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("ferry",)
-    code: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] = "NL"
+    code: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$", description="two capital letters")] = "NL"
 
     def faults(self) -> Iterable[str]:
         if self.lit and self.berths < 2:
@@ -91,7 +91,7 @@ def test_all_faults_are_told_at_once() -> None:
         ("LIT", "2", "expected one of 1, true, yes, on, 0, false, no, off"),
         ("FLAG", "blue", "expected one of red, Green"),
         ("SHIPS", " , ", "expected `array` of length >= 1"),
-        ("CODE", "nl", "expected `str` matching regex '^[A-Z]{2}$'"),
+        ("CODE", "nl", "expected two capital letters"),
         ("KEY", "brief", "expected `str` of length >= 8"),
     ],
 )

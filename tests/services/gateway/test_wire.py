@@ -294,3 +294,23 @@ async def test_close_and_message_frames() -> None:
 def test_subprotocols() -> None:
     """Their names are public."""
     assert FORMATS == {"carillon.v1.json": JSON, "carillon.v1.msgpack": MSGPACK}
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (
+            b'{"type":"chat_message","roomId":"r","text":"x","clientId":"\\n"}',
+            "Expected 1 to 128 visible ASCII",
+        ),
+        (b'{"type":"join_room","roomId":"r","presence":"all"}', "Expected "),
+        (b'{"type":"shout"}', "Expected authenticate, "),
+    ],
+)
+def test_a_frame_is_told_what_would_be_good(frame: bytes, message: str) -> None:
+    """No regular expression, and what there is to choose from."""
+    with pytest.raises(Refusal) as caught:
+        JSON.decode(frame)
+    assert caught.value.message.startswith(message)
+    assert "regex" not in caught.value.message
+    assert "Invalid" not in caught.value.message
