@@ -138,6 +138,29 @@ def test_any_cuts_of_any_requests_say_the_same(data: Sequence[bytes], cuts: st.D
     assert one == other
 
 
+@settings(max_examples=400, deadline=None)
+@given(
+    data=st.sampled_from(sorted(WHOLE.values())),
+    at=st.integers(0, 200),
+    put=st.binary(max_size=2) | st.sampled_from([b"\r\n", b"\r\n\r\n", b" ", b"\n", b"0\r\n\r\n"]),
+    gone=st.integers(0, 3),
+    cuts=st.data(),
+)
+def test_damaged_requests_are_cut_as_well(
+    data: bytes, at: int, put: bytes, gone: int, cuts: st.DataObject
+) -> None:
+    """What is wrong is wrong however it comes, and breaks nothing but its connection."""
+    damaged = data[:at] + put + data[at + gone :] + NEXT
+    cut = cuts.draw(st.integers(1, len(damaged) - 1))
+    turns = cuts.draw(st.sampled_from([0, 8]))
+
+    async def both() -> tuple[bytes, bytes]:
+        return await Wire().say(damaged), await Wire().say(damaged[:cut], damaged[cut:], turns=turns)
+
+    one, other = asyncio.run(both())
+    assert one == other
+
+
 async def test_trailers_are_dropped() -> None:
     """Neither their request nor the next one has any of them (RFC 9110 section 6.5.1)."""
     answers = await Wire().say(TRAILED + NEXT)

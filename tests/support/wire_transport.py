@@ -14,6 +14,16 @@ class MemoryTransport(asyncio.Transport):
         self.written = b""
         self.closed = False
         self.paused = False
+        self._protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Who is told of bytes."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """As above."""
+        assert self._protocol is not None
+        return self._protocol
 
     def write(self, data: Any) -> None:
         """What is written behind the end is lost."""
