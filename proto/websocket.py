@@ -188,6 +188,16 @@ class CompleteFrame(_Told, frozen=True, kw_only=True, tag="complete", rename="ca
     channel: str
 
 
+class Unsubscribed(_Told, frozen=True, kw_only=True, tag="unsubscribed", rename="camel", omit_defaults=True):
+    """A channel is no longer followed, because it may not be any more; `code` is what a `subscribe` would be
+    refused with now.
+    """
+
+    channel: str
+    code: str
+    message: str
+
+
 class ResetFrame(_Told, frozen=True, kw_only=True, tag="reset", rename="camel", omit_defaults=True):
     """Continuity of a followed channel broke on our side: go on from `position`, load what is missing."""
 
@@ -332,6 +342,7 @@ ServerFrame = (
     | StatusUpdateFrame
     | SnapshotFrame
     | CompleteFrame
+    | Unsubscribed
     | ResetFrame
     | UserJoinedFrame
     | UserLeftFrame

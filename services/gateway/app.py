@@ -43,6 +43,7 @@ from services.gateway.presence.presence import Presence
 from services.gateway.presence_api import PresenceApi
 from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
+from services.gateway.rights import Rights
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.transports.websocket import Keep, Parsers
@@ -100,6 +101,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         authenticator,
         admission,
         presence,
+        Rights(presence),
         gateway=process.instance,
         timeout=settings.request_seconds,
     )

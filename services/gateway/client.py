@@ -28,6 +28,9 @@ class Client(Present, Protocol):
     def follow(self, channel: Channel, start: Start) -> None:
         """Send `start`, then whatever is live."""
 
+    def channel(self, name: str) -> Channel | None:
+        """The channel `name`, if it is stored and followed."""
+
     def unfollow(self, name: str) -> None:
         """Nothing more of this channel."""
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from services.gateway.client import Client
     from services.gateway.hub import Channel
     from services.gateway.presence.presence import Presence
+    from services.gateway.rights import Rights
     from services.gateway.session import Work
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -59,6 +60,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = structlog.get_logger(__name__)
 
 WORKS = counter("gateway_works", "What clients asked for: ok, refused or failed", ["kind", "outcome"])
+NOT_MEMBER: Final = "not_member"
+
 NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by code", ["code"])
 _works: Final = functools.cache(WORKS.labels)  # both are of closed sets
 
@@ -73,12 +76,14 @@ class Desk:
         authenticator: Authenticator,
         admission: Admission,
         presence: Presence,
+        rights: Rights,
         *,
         gateway: str,
         timeout: float,
     ) -> None:
         self._admission = admission
         self._presence = presence
+        self._rights = rights
         self._joining = Joining(channels, presence, self._ask_to_join)
         self._chat = ServiceClient(calls, "chat")
         self._authenticator = authenticator
@@ -99,6 +104,7 @@ class Desk:
 
     async def _try(self, client: Client, frame: ClientFrame) -> str:
         """Do it and answer; returns the error's code, or "ok"."""
+        channel = ""
         try:
             channel = client.session.place(frame)
             async with asyncio.timeout(self._timeout):  # of all its reads and requests together
@@ -106,7 +112,10 @@ class Desk:
         except TimeoutError:
             return _refuse(client, frame, Refusal("timeout"))
         except Refusal as refusal:
-            return _refuse(client, frame, refusal)
+            code = _refuse(client, frame, refusal)
+            if code == NOT_MEMBER:  # whoever could do that a moment ago has been sent away from there
+                self._rights.expel(client, channel.removeprefix(CHANNEL), refusal)
+            return code
         except Exception:
             return _fail(client, frame)
         return "ok"
@@ -180,7 +189,7 @@ class Desk:
             case Subscribe() | JoinRoom():
                 return self._joining.at_once(client, channel, frame)
             case Unsubscribe() | LeaveRoom():
-                self._leave(client, channel)
+                self._rights.leave(client, channel)
                 acknowledge(client, frame.id, channel=channel)
             case StartTyping():
                 self._presence.typed(client, channel)
@@ -233,19 +242,14 @@ class Desk:
             if not client.ended:
                 self._presence.arrived(client)
             client.send(self._hello(client.session.id, identity))
+        else:
+            self._rights.review(client)
         acknowledge(client, frame_id)
 
     def _hello(self, session_id: str, identity: Identity) -> Connected:
         return Connected(
             session_id=session_id, gateway=self._gateway, user_id=identity.user, protocol=PROTOCOL_VERSION
         )
-
-    def _leave(self, client: Client, name: str) -> None:
-        client.unfollow(name)
-        if name.startswith(CHANNEL):
-            self._presence.unlisted(client, name.removeprefix(CHANNEL))
-        elif name.startswith(ROOM) and client.session.present:
-            self._presence.left(client, name)
 
     async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
         identity = identity_of(client)

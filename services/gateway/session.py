@@ -149,12 +149,12 @@ class Session:
         name = _named(frame)
         match frame:
             case Subscribe() | JoinRoom():
-                self._require_right(name, self.identity)
+                self.require_right(name)
             case Unsubscribe() | LeaveRoom():
                 self._require_followed(name)
             case SendChatMessage():
                 name = name or self._only_room()
-                self._require_followed(name)
+                self._require_part(name)
             case FetchHistory():
                 access.require_room(self.identity, frame.room_id)
             case StartTyping() | StopTyping():
@@ -168,7 +168,11 @@ class Session:
         if name not in self.channels and len(self.channels) >= self.limits.channels:
             raise Refusal("too_many_channels", f"At most {self.limits.channels} channels on one connection.")
 
-    def _require_right(self, name: str, identity: Identity) -> None:
+    def require_right(self, name: str) -> None:
+        """Raises Refusal unless whoever it is now may follow the channel `name`, as far as its token says."""
+        identity = self.identity
+        if identity is None:
+            raise Refusal("unavailable")
         kind, _, rest = name.partition(":")
         if kind == ORDER:
             access.require_orders(identity)
@@ -184,13 +188,18 @@ class Session:
         """The scope that is typed in, which must be followed."""
         if frame.document_id is None:
             name = f"{ROOM}:{frame.room_id}" if frame.room_id is not None else self._only_room()
-            self._require_followed(name)
+            self._require_part(name)
             return name
         if frame.room_id is not None:
             raise Refusal("invalid_request", "Say roomId or documentId, not both.")
         scope = f"doc:{frame.document_id}"
-        self._require_followed(f"{PRESENCE}:{scope}")
+        self._require_part(f"{PRESENCE}:{scope}")
         return scope
+
+    def _require_part(self, name: str) -> None:
+        # What it was allowed when it came may be more than it is allowed now.
+        self.require_right(name)
+        self._require_followed(name)
 
     def _require_followed(self, name: str) -> None:
         if name not in self.channels:

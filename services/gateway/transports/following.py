@@ -153,6 +153,11 @@ class Following:
         """This connection on a channel."""
         return self._followers.get(name)
 
+    def channel(self, name: str) -> Channel | None:
+        """The channel `name`, if it is stored and followed."""
+        follower = self._followers.get(name)
+        return None if follower is None else follower.channel
+
     # -- works ---------------------------------------------------------------------------
 
     def perform(self, decision: Decision) -> None:

@@ -219,6 +219,27 @@ def test_with_no_room_or_several_a_message_must_name_one(followed: tuple[str, ..
     assert misplaced(session(*followed), SendChatMessage(text="hi")) == "invalid_request"
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        SendChatMessage(text="hi", room_id="a"),
+        SendChatMessage(text="hi"),
+        StartTyping(room_id="a"),
+        StartTyping(),
+        StopTyping(room_id="a"),
+        StartTyping(document_id="d"),
+        Who(scope="room:a"),
+        FetchHistory(room_id="a"),
+    ],
+    ids=str,
+)
+def test_rights_are_those_of_the_token_that_is_there_now(frame: ClientFrame) -> None:
+    """What is followed was allowed by the one before, and opens nothing."""
+    alice = session("room:a", "presence:doc:d", scopes=frozenset({"orders:read"}))
+
+    assert misplaced(alice, frame) == "forbidden"
+
+
 def test_nobody_talks_into_a_room_he_did_not_join() -> None:
     """Not even with the scope."""
     frame = SendChatMessage(text="hi", room_id="b")
@@ -371,7 +392,7 @@ def test_whoever_is_in_a_room_may_look_around() -> None:
 
 def test_one_types_where_one_is() -> None:
     """In the only room, in the one that is named, or at a document that is followed."""
-    mine = session("room:a", "presence:doc:d", "presence:room:b")
+    mine = session("room:a", "presence:doc:d", "presence:room:b", scopes=EVERYWHERE)
     assert mine.place(StartTyping()) == "room:a"
     assert mine.place(StopTyping(room_id="a")) == "room:a"
     assert mine.place(StartTyping(document_id="d")) == "doc:d"

@@ -36,6 +36,7 @@ from proto.websocket import (
     StatusUpdateFrame,
     Subscribe,
     Unsubscribe,
+    Unsubscribed,
 )
 from services.gateway.hub import Channel, Event
 from services.gateway.wire import FORMATS, JSON, MSGPACK, WireFormat, close_frame, message_frame
@@ -51,6 +52,7 @@ SERVER_FRAMES: list[ServerFrame] = [
     StatusUpdateFrame(channel="order:o", position="e-1", status=OrderStatus.PLACED, updated_at=AT),
     SnapshotFrame(channel="order:o", position="e-1", status=OrderStatus.DELIVERED, updated_at=AT),
     CompleteFrame(channel="order:o"),
+    Unsubscribed(channel="room:r", code="not_member", message="This room is for its members."),
     ResetFrame(channel="order:o", reason=ResetReason.TRIMMED),
     Ack(id="q", success=True),
     Ack(
