@@ -174,6 +174,11 @@ def presence_roster(scope: str, gateway: str, epoch: str, shard: str = "0") -> s
     return f"presence.roster.{scope_token(scope)}.{encode(gateway)}.{encode(epoch)}.{encode(shard)}"
 
 
+def presence_rosters_of(gateway: str, epoch: str) -> str:
+    """Matches every roster of a gateway under one epoch. Raises InvalidId."""
+    return f"presence.roster.*.{encode(gateway)}.{encode(epoch)}.*"
+
+
 def parse_presence_lease(subject: str) -> LeaseAddress:
     """The inverse of `presence_lease`, also of its live copy's subject. Raises InvalidSubject."""
     match subject.removeprefix("live.").split("."):

@@ -136,6 +136,10 @@ class Book:
         changed, self._changed = self._changed, {}
         return list(changed)
 
+    def is_changed(self, page: PageId) -> bool:
+        """Whether the next `take_changed` has it."""
+        return page in self._changed
+
     def page(self, page: PageId) -> Mapping[str, Seat]:
         """Who is on a page now; nobody if there is no such page."""
         pages = self._scopes.get(page.scope, ())

@@ -20,6 +20,7 @@ from runtime.metrics import counter
 from services.gateway.presence.audience import Bounds, present
 from services.gateway.presence.book import Book
 from services.gateway.presence.lease import Lease
+from services.gateway.presence.roster_audit import RosterAudit
 from services.gateway.presence.rosters import Rosters
 from services.gateway.presence.scenes import Scenes
 from services.gateway.presence.typists import Keys, Typist
@@ -89,9 +90,10 @@ class Presence:
             new_epoch=lambda: secrets.token_hex(6),
             on_epoch=self._held,
         )
-        self._rosters = Rosters(
-            self._book, Log(calls, PRESENCE_ROSTERS), gateway=gateway, fence=self._lease.fence, wall=_wall
-        )
+        stored = Log(calls, PRESENCE_ROSTERS)
+        self._rosters = Rosters(self._book, stored, gateway=gateway, fence=self._lease.fence, wall=_wall)
+        self._audit = RosterAudit(self._book, self._rosters, stored, gateway=gateway)
+        self._auditing: asyncio.Task[None] | None = None
         self._scenes = Scenes(
             live,
             calls,
@@ -107,13 +109,15 @@ class Presence:
     def start(self) -> list[asyncio.Task[None]]:
         """Begin; returns the tasks that this rests on."""
         self._typing = asyncio.create_task(self._type_for_ever(), name="presence-keys")
-        return [self._lease.start(), *self._rosters.start(), *self._scenes.start(), self._typing]
+        self._auditing = self._audit.start()
+        writing = self._rosters.start()
+        return [self._lease.start(), *writing, *self._scenes.start(), self._typing, self._auditing]
 
     async def close(self) -> None:
         """Stop, behind the last goodbye. The lease runs out by itself."""
-        if self._typing is not None:
-            self._typing.cancel()
-            await asyncio.gather(self._typing, return_exceptions=True)
+        for task in filter(None, (self._typing, self._auditing)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._scenes.close()
         await self._rosters.close()
         await self._lease.close()

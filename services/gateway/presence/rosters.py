@@ -22,7 +22,7 @@ from services.gateway.presence.blobs import encoded
 from services.gateway.presence.written import Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from runtime.log import Log
     from services.gateway.presence.book import Book, PageId
@@ -65,7 +65,8 @@ class Rosters:
         self._written = Written()
         self._writes = 0
         self._pending: dict[PageId, None] = {}
-        self._busy: set[PageId] = set()
+        self._busy: dict[PageId, str] = {}
+        """Pages of which a write is under way, with the epoch that it is under."""
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -92,6 +93,31 @@ class Rosters:
 
     def changed(self) -> None:
         """The book has changes."""
+        self._wake.set()
+
+    @property
+    def epoch(self) -> str:
+        """Under which everything is said now; empty while nothing may be."""
+        return "" if self._halted else self._epoch
+
+    def settled(self, page: PageId) -> int | None:
+        """As what the stream holds `page`, 0 for never; None while a write of it is due, under way or in
+        doubt.
+        """
+        if page in self._busy or page in self._pending or self._book.is_changed(page):
+            return None
+        if self._written.doubted(page):
+            return None
+        return self._written.seq(page) or 0
+
+    def pages(self) -> Iterable[PageId]:
+        """Those with somebody on them, and all that were written within the last hour."""
+        return dict.fromkeys([*self._book.pages(), *self._written.known()])
+
+    def mend(self, page: PageId) -> None:
+        """The stream holds something else than what was written: look, and write the page again."""
+        self._written.doubt(page)
+        self._pending[page] = None
         self._wake.set()
 
     async def close(self) -> None:
@@ -133,7 +159,7 @@ class Rosters:
             return
         for page in [page for page in self._pending if page not in self._busy]:
             del self._pending[page]
-            self._busy.add(page)
+            self._busy[page] = self._epoch
             self._spawn(self._write(page))
 
     async def _write(self, page: PageId) -> None:
@@ -141,19 +167,23 @@ class Rosters:
             async with self._slots:
                 await self._write_once(page)
         finally:
-            self._busy.discard(page)
+            del self._busy[page]
             self._progress.set()
             if page in self._pending:
                 self._wake.set()
 
     async def _write_once(self, page: PageId) -> None:
         epoch, written = self._epoch, self._written
-        seats = self._book.page(page)
-        if not seats and page not in written:
-            return
-        blob, expected = encoded(seats, self._wall()), written.expected(page, self._now())
         try:
-            seq = await self._put(epoch, page, blob, expected, empty=not seats)
+            found = await self._last_seq(epoch, page) if written.doubted(page) else None
+            # The book goes on while this write is under way: the page is taken whole, here and now.
+            seats = self._book.page(page)
+            empty, blob = not seats, encoded(seats, self._wall())
+            if empty and page not in written:
+                return
+            expected = written.expected(page, self._now()) if found is None else found
+            written.doubt(page)  # until its fate is known
+            seq = await self._put(epoch, page, blob, expected, empty=empty)
         except WrongSequence:
             WRITES.labels("fenced").inc()
             if epoch == self._epoch:
@@ -166,29 +196,42 @@ class Rosters:
             await asyncio.sleep(RETRY_SECONDS)
         else:
             WRITES.labels("ok").inc()
-            written.keep(page, seq, self._now(), empty=not seats)
+            written.keep(page, seq, self._now(), empty=empty)
 
     async def _remove(self, epoch: str, written: Written) -> None:
         """What was written under an earlier epoch, behind everything that is written under the new one."""
         said, waiting = self._written, list(self._book.pages())
         while waiting and self._written is said:
-            if waiting[-1] in said or not self._book.page(waiting[-1]):
+            if said.seq(waiting[-1]) is not None or not self._book.page(waiting[-1]):
                 waiting.pop()
             else:
                 self._progress.clear()
                 await self._progress.wait()
-        for page, seq in written.pages():
+        for page in written.pages():
+            while self._busy.get(page) == epoch:  # it may still be stored
+                self._progress.clear()
+                await self._progress.wait()
             try:
-                await self._put(epoch, page, encoded({}, self._wall()), seq, empty=True)
+                seq = written.seq(page) or await self._last_seq(epoch, page)
+                if seq:
+                    await self._put(epoch, page, encoded({}, self._wall()), seq, empty=True)
             except WrongSequence:
                 continue  # somebody else removed it
             except Refusal:
                 return  # whoever sweeps behind dead gateways does it
 
+    async def _last_seq(self, epoch: str, page: PageId) -> int:
+        """The sequence of what the stream holds of a page, 0 for nothing."""
+        stored = await self._log.last_from_leader(self._subject(epoch, page))
+        return stored.seq if stored is not None else 0
+
+    def _subject(self, epoch: str, page: PageId) -> str:
+        return subjects.presence_roster(page.scope, self._gateway, epoch, str(page.number))
+
     async def _put(self, epoch: str, page: PageId, blob: bytes, expected: int | None, *, empty: bool) -> int:
         self._writes += 1
         appended = await self._log.append(
-            subjects.presence_roster(page.scope, self._gateway, epoch, str(page.number)),
+            self._subject(epoch, page),
             blob,
             message_id=f"{self._gateway}.{epoch}.{self._writes}",
             expected=expected,

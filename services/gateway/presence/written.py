@@ -24,11 +24,21 @@ class Written:
         self._full: dict[PageId, int] = {}
         self._empty: dict[PageId, tuple[int, float]] = {}
         self._forgot = False
+        self._doubted: dict[PageId, None] = {}
+
+    def doubt(self, page: PageId) -> None:
+        """What the stream holds of `page` is not known for sure: a write of it may have been stored."""
+        self._doubted[page] = None
+
+    def doubted(self, page: PageId) -> bool:
+        """Whether the stream has to be asked before the next write."""
+        return page in self._doubted
 
     def keep(self, page: PageId, seq: int, now: float, *, empty: bool) -> None:
         """`page` is stored as `seq`."""
         self._full.pop(page, None)
         self._empty.pop(page, None)
+        self._doubted.pop(page, None)
         if not empty:
             self._full[page] = seq
             return
@@ -54,12 +64,23 @@ class Written:
                 return
             del self._empty[page]
 
-    def pages(self) -> Iterator[tuple[PageId, int]]:
-        """Those with somebody on them."""
-        return iter(list(self._full.items()))
+    def pages(self) -> Iterator[PageId]:
+        """Those with somebody on them, or perhaps."""
+        return iter(list(self._full | self._doubted))
+
+    def known(self) -> Iterator[PageId]:
+        """All that were written, and that the stream may still remember."""
+        return iter([*self._full, *self._empty, *self._doubted])
+
+    def seq(self, page: PageId) -> int | None:
+        """As what `page` was stored last; None if it never was, or that is not known for sure."""
+        if page in self._doubted:
+            return None
+        return self._full.get(page) or self._empty.get(page, (None, 0.0))[0]
 
     def __contains__(self, page: PageId) -> bool:
-        return page in self._full
+        """Whether somebody is, or may be, on it in the stream."""
+        return page in self._full or page in self._doubted
 
     def __len__(self) -> int:
         return len(self._full)

@@ -22,7 +22,19 @@ def test_a_first_write_follows_on_nothing_and_the_next_on_it() -> None:
     assert PAGE not in written
     assert written.expected(PAGE, 2.0) == 9
     written.keep(PAGE, 11, 3.0, empty=False)
-    assert list(written.pages()) == [(PAGE, 11)]
+    assert list(written.pages()) == [PAGE]
+    assert written.seq(PAGE) == 11
+
+
+def test_a_page_in_doubt_may_hold_somebody_until_it_is_known() -> None:
+    """A write of it may have been stored: it is neither forgotten nor taken for what it was."""
+    written = Written()
+    written.doubt(PAGE)
+    assert (PAGE in written, written.doubted(PAGE), written.seq(PAGE)) == (True, True, None)
+    assert list(written.pages()) == [PAGE]
+    written.keep(PAGE, 9, 0.0, empty=True)
+    assert (PAGE in written, written.doubted(PAGE), written.seq(PAGE)) == (False, False, 9)
+    assert list(written.pages()) == []
 
 
 def test_about_when_the_stream_forgets_an_empty_page_nothing_is_expected() -> None:
