@@ -20,18 +20,32 @@ PAGE: Final = 128
 """Members on one page. With names and metadata of the largest kind it stays below MAX_ROSTER_BYTES."""
 
 
+class Said(NamedTuple):
+    """What one connection says of its user: the name since `at`, and since `given` metadata as JSON, None
+    where it gave none.
+    """
+
+    name: str
+    at: int
+    metadata: bytes | None
+    given: int
+
+
 class Seat(msgspec.Struct, gc=False):
     """One user in one scope. `sockets` is 0 while it lingers; `metadata` is JSON or empty, and given, as the
-    name was, at `told`.
+    name was, at `told`: what was said last by a connection that is still there.
 
-    There is one for each member of each scope, so it holds nothing that could be shared or left out.
+    There is one for each member of each scope, so it holds nothing that could be shared or left out. `said`
+    is there only where there are several connections, by their sessions.
     """
 
     name: str
     since: int
     told: int
+    session: str
     sockets: int = 1
     metadata: bytes = b""
+    said: dict[str, Said] | None = None
 
     @property
     def devices(self) -> int:
@@ -71,52 +85,94 @@ class Book:
         self._lingering: dict[tuple[str, str], float] = {}
         self._changed: dict[PageId, None] = {}
 
-    def enter(self, scope: str, user: str, name: str, at: int, metadata: bytes | None = None) -> None:
-        """One more connection of `user` is in `scope`. `metadata` None leaves what an earlier one said."""
+    def enter(
+        self, scope: str, user: str, name: str, at: int, metadata: bytes | None = None, *, session: str
+    ) -> None:
+        """One more connection of `user` is in `scope`: that of `session`. `metadata` None leaves what an
+        earlier one said.
+        """
         number, seat = self._find(scope, user)
         if seat is None:
             number = self._free_page(scope)
             user = sys.intern(user)
-            self._scopes[scope][number][user] = Seat(sys.intern(name), at, at, 1, metadata or b"")
+            self._scopes[scope][number][user] = Seat(
+                sys.intern(name), at, at, session, metadata=metadata or b""
+            )
             if scope in self._crowds:
                 self._crowds[scope].page_of[user] = number
             self._changed[PageId(scope, number)] = None
             return
         before = seat.devices
-        self._lingering.pop((scope, user), None)
+        if self._lingering.pop((scope, user), None) is not None:
+            seat.session = session  # in place of the one that was lost, whose words it inherits
+        elif seat.said is None:
+            seat.said = {seat.session: Said(seat.name, seat.told, seat.metadata or None, seat.told)}
         seat.sockets += 1
         if seat.devices != before:
             self._changed[PageId(scope, number)] = None
-        self.describe(scope, user, name, at, metadata)
+        self.describe(scope, user, name, at, metadata, session=session)
 
-    def describe(self, scope: str, user: str, name: str, at: int, metadata: bytes | None) -> None:
+    def describe(
+        self, scope: str, user: str, name: str, at: int, metadata: bytes | None, *, session: str
+    ) -> None:
         """A connection that is in `scope` says who the user is."""
         number, seat = self._find(scope, user)
         if seat is None:
             return
-        said = (name, seat.metadata if metadata is None else metadata)
-        if said != (seat.name, seat.metadata):
-            seat.name, seat.metadata = said
-            seat.told = at
-            self._changed[PageId(scope, number)] = None
-
-    def leave(self, scope: str, user: str) -> None:
-        """One connection less, on purpose. The last one takes the user along, at once."""
-        number, seat = self._find(scope, user)
-        if seat is None or not seat.sockets:
+        page = PageId(scope, number)
+        if seat.said is None:
+            self._show(seat, page, name, seat.metadata if metadata is None else metadata, at)
             return
-        seat.sockets -= 1
-        if not seat.sockets:
-            self._remove(scope, number, user)
-        self._changed[PageId(scope, number)] = None
+        known = seat.said.get(session)
+        given = (metadata, at) if metadata is not None or known is None else (known.metadata, known.given)
+        seat.said[session] = Said(name, at, *given)
+        self._show_latest(seat, page)
 
-    def lose(self, scope: str, user: str, until: float) -> None:
-        """One connection less, by accident or because we sent it away. The last one lingers `until`."""
+    def _show_latest(self, seat: Seat, page: PageId) -> None:
+        said = (seat.said or {}).values()
+        latest = max(said, key=lambda one: one.at)
+        given = max(
+            (one for one in said if one.metadata is not None), key=lambda one: one.given, default=None
+        )
+        metadata, told = (b"", latest.at) if given is None else (given.metadata or b"", given.given)
+        self._show(seat, page, latest.name, metadata, max(told, latest.at))
+
+    def _show(self, seat: Seat, page: PageId, name: str, metadata: bytes, at: int) -> None:
+        if (name, metadata) != (seat.name, seat.metadata):
+            seat.name, seat.metadata = name, metadata
+            seat.told = at
+            self._changed[page] = None
+
+    def _forget(self, seat: Seat, page: PageId, session: str) -> None:
+        """What this connection said counts no more: what the others said last does."""
+        if seat.said is None:
+            return
+        seat.said.pop(session, None)
+        if seat.said:
+            self._show_latest(seat, page)
+        if len(seat.said) == 1:
+            [seat.session], seat.said = seat.said, None
+
+    def leave(self, scope: str, user: str, *, session: str) -> None:
+        """The connection of `session` is gone, on purpose. The last one takes the user along, at once."""
         number, seat = self._find(scope, user)
         if seat is None or not seat.sockets:
             return
         seat.sockets -= 1
         if seat.sockets:
+            self._forget(seat, PageId(scope, number), session)
+        else:
+            self._remove(scope, number, user)
+        self._changed[PageId(scope, number)] = None
+
+    def lose(self, scope: str, user: str, until: float, *, session: str) -> None:
+        """As `leave`, by accident or because we sent it away. The last one lingers `until`."""
+        number, seat = self._find(scope, user)
+        if seat is None or not seat.sockets:
+            return
+        seat.sockets -= 1
+        if seat.sockets:
+            self._forget(seat, PageId(scope, number), session)
             self._changed[PageId(scope, number)] = None
         else:
             self._lingering[scope, user] = until

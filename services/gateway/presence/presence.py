@@ -163,7 +163,9 @@ class Presence:
         """`client` follows a room from now on, or, `again`, did before and says how it wants to be told."""
         identity = _identity(client)
         if again:
-            self._book.describe(channel.name, identity.user, identity.name, _wall(), metadata)
+            self._book.describe(
+                channel.name, identity.user, identity.name, _wall(), metadata, session=client.session.id
+            )
             self._rosters.changed()
         else:
             self._enter(client, channel.name, metadata)
@@ -176,7 +178,7 @@ class Presence:
     def left(self, client: Client, scope: str) -> None:
         """`client` left a scope on purpose."""
         self._stop_typing(client, scope)
-        self._book.leave(scope, _identity(client).user)
+        self._book.leave(scope, _identity(client).user, session=client.session.id)
         self._rosters.changed()
         self._forget(client, scope)
 
@@ -242,17 +244,18 @@ class Presence:
 
     def _enter(self, client: Client, scope: str, metadata: bytes | None) -> None:
         identity = _identity(client)
-        self._book.enter(scope, identity.user, identity.name, _wall(), metadata)
+        self._book.enter(scope, identity.user, identity.name, _wall(), metadata, session=client.session.id)
         self._rosters.changed()
 
     def _depart(self, client: Client, scope: str) -> None:
-        user = _identity(client).user
+        user, session = _identity(client).user, client.session.id
         if client.parting == "left":
-            self._book.leave(scope, user)
-        elif client.parting == "sent":
-            self._book.lose(scope, user, time.monotonic() + self._settings.presence_grace_seconds)
+            self._book.leave(scope, user, session=session)
         else:
-            self._book.lose(scope, user, time.monotonic() + self._settings.presence_linger_seconds)
+            settings = self._settings
+            sent = client.parting == "sent"
+            seconds = settings.presence_grace_seconds if sent else settings.presence_linger_seconds
+            self._book.lose(scope, user, time.monotonic() + seconds, session=session)
         self._stop_typing(client, scope)
         self._rosters.changed()
 

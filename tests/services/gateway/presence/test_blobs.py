@@ -19,7 +19,10 @@ AT = 1_795_680_000_123
 
 def test_a_page_is_read_as_it_was_meant() -> None:
     """`told` stands only where it differs."""
-    seats = {"alice": Seat("Alice", AT, AT + 5, 2, b'{"mood":"good"}'), "bob": Seat("", AT, AT, 0)}
+    seats = {
+        "alice": Seat("Alice", AT, AT + 5, "s1", 2, b'{"mood":"good"}'),
+        "bob": Seat("", AT, AT, "s2", 0),
+    }
     roster = msgspec.json.decode(encoded(seats, AT), type=GatewayRoster)
     alice, bob = roster.members
     when = dt.datetime.fromtimestamp(AT / 1000, dt.UTC)
@@ -33,8 +36,8 @@ def test_the_largest_page_fits() -> None:
     book = Book()
     largest = b'{"x":"' + b"y" * (MAX_METADATA_BYTES - 8) + b'"}'
     for number in range(PAGE):
-        book.enter("online", f"{number:03}{chr(34) * 125}", chr(34) * 256, AT, largest)
-        book.describe("online", f"{number:03}{chr(34) * 125}", "\\" * 256, AT + 1, None)
+        book.enter("online", f"{number:03}{chr(34) * 125}", chr(34) * 256, AT, largest, session="s")
+        book.describe("online", f"{number:03}{chr(34) * 125}", "\\" * 256, AT + 1, None, session="s")
     assert len(encoded(book.page(PageId("online", 0)), AT)) <= MAX_ROSTER_BYTES
     assert list(book.pages()) == [PageId("online", 0)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -24,19 +25,50 @@ ACTIONS = st.lists(
 )
 
 
-def entered(*users: str, scope: str = ROOM) -> Book:
+class Devices(Book):
+    """A book whose connections are named as they come: the user's latest tells, and goes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here: dict[tuple[str, str], list[str]] = {}
+        self._count = itertools.count()
+
+    def come(self, scope: str, user: str, name: str, at: int, metadata: bytes | None = None) -> None:
+        """One more connection."""
+        sessions = self._here.setdefault((scope, user), [])
+        sessions.append(f"s{next(self._count)}")
+        self.enter(scope, user, name, at, metadata, session=sessions[-1])
+
+    def tell(self, scope: str, user: str, name: str, at: int, metadata: bytes | None) -> None:
+        """The latest says who it is."""
+        self.describe(scope, user, name, at, metadata, session=self._latest(scope, user))
+
+    def go(self, scope: str, user: str) -> None:
+        """The latest leaves."""
+        self.leave(scope, user, session=self._latest(scope, user, gone=True))
+
+    def drop(self, scope: str, user: str, until: float) -> None:
+        """The latest is lost."""
+        self.lose(scope, user, until, session=self._latest(scope, user, gone=True))
+
+    def _latest(self, scope: str, user: str, *, gone: bool = False) -> str:
+        sessions = self._here.get((scope, user)) or ["nobody"]
+        return sessions.pop() if gone else sessions[-1]
+
+
+def entered(*users: str, scope: str = ROOM) -> Devices:
     """A book whose changes were taken."""
-    book = Book()
+    book = Devices()
     for user in users:
-        book.enter(scope, user, user.title(), at=1)
+        book.come(scope, user, user.title(), at=1)
     book.take_changed()
     return book
 
 
 def test_a_user_who_enters_is_on_a_changed_page() -> None:
     """With name, time and metadata."""
-    book = Book()
-    book.enter(ROOM, "alice", "Alice", 5, b'{"mood":"good"}')
+    book = Devices()
+    book.come(ROOM, "alice", "Alice", 5, b'{"mood":"good"}')
 
     assert book.take_changed() == [FIRST]
     seat = book.page(FIRST)["alice"]
@@ -47,12 +79,12 @@ def test_a_user_who_enters_is_on_a_changed_page() -> None:
 def test_a_second_device_counts_and_the_user_leaves_with_the_last() -> None:
     """Time of entering stays that of the first."""
     book = entered("alice")
-    book.enter(ROOM, "alice", "Alice", at=9)
+    book.come(ROOM, "alice", "Alice", at=9)
     assert (book.page(FIRST)["alice"].devices, book.page(FIRST)["alice"].since) == (2, 1)
 
-    book.leave(ROOM, "alice")
+    book.go(ROOM, "alice")
     assert book.page(FIRST)["alice"].devices == 1
-    book.leave(ROOM, "alice")
+    book.go(ROOM, "alice")
     assert not book.page(FIRST)
     assert book.scopes == 0
     assert book.take_changed() == [FIRST]
@@ -61,16 +93,16 @@ def test_a_second_device_counts_and_the_user_leaves_with_the_last() -> None:
 def test_leaving_where_one_is_not_changes_nothing() -> None:
     """Nor does losing."""
     book = entered("alice")
-    book.leave(ROOM, "bob")
-    book.lose("room:other", "alice", until=1.0)
-    book.lose(ROOM, "bob", until=1.0)
+    book.go(ROOM, "bob")
+    book.drop("room:other", "alice", until=1.0)
+    book.drop(ROOM, "bob", until=1.0)
     assert book.take_changed() == []
 
 
 def test_a_lost_user_lingers_and_nobody_sees_it() -> None:
     """Until the time is over."""
     book = entered("alice")
-    book.lose(ROOM, "alice", until=5.0)
+    book.drop(ROOM, "alice", until=5.0)
     assert book.take_changed() == []
     assert book.page(FIRST)["alice"].devices == 1
 
@@ -83,8 +115,8 @@ def test_a_lost_user_lingers_and_nobody_sees_it() -> None:
 def test_a_user_who_is_back_in_time_was_never_away() -> None:
     """No page changes, and the time that was over expires nobody."""
     book = entered("alice")
-    book.lose(ROOM, "alice", until=5.0)
-    book.enter(ROOM, "alice", "Alice", at=7)
+    book.drop(ROOM, "alice", until=5.0)
+    book.come(ROOM, "alice", "Alice", at=7)
 
     assert book.expire(9.0) == 0
     assert book.take_changed() == []
@@ -94,7 +126,7 @@ def test_a_user_who_is_back_in_time_was_never_away() -> None:
 def test_one_of_two_devices_lost_is_told_at_once() -> None:
     """There is another one that proves that the user is there."""
     book = entered("alice", "alice")
-    book.lose(ROOM, "alice", until=5.0)
+    book.drop(ROOM, "alice", until=5.0)
     assert book.take_changed() == [FIRST]
     assert book.page(FIRST)["alice"].devices == 1
     assert book.lingering == 0
@@ -103,22 +135,22 @@ def test_one_of_two_devices_lost_is_told_at_once() -> None:
 def test_a_lingering_user_is_not_left_twice() -> None:
     """Its last connection is gone already."""
     book = entered("alice")
-    book.lose(ROOM, "alice", until=5.0)
-    book.leave(ROOM, "alice")
+    book.drop(ROOM, "alice", until=5.0)
+    book.go(ROOM, "alice")
     assert book.page(FIRST)["alice"].devices == 1
 
 
 def test_what_a_device_says_about_its_user_replaces_what_another_said() -> None:
     """A device that says nothing leaves it."""
     book = entered("alice")
-    book.enter(ROOM, "alice", "Alice", 2, b"{}")
-    book.enter(ROOM, "alice", "Alice", 3)
+    book.come(ROOM, "alice", "Alice", 2, b"{}")
+    book.come(ROOM, "alice", "Alice", 3)
     assert book.page(FIRST)["alice"].metadata == b"{}"
     book.take_changed()
 
-    book.describe(ROOM, "alice", "Alice", 4, b"{}")
+    book.tell(ROOM, "alice", "Alice", 4, b"{}")
     assert book.take_changed() == []
-    book.describe(ROOM, "alice", "Alice", 5, b'{"a":1}')
+    book.tell(ROOM, "alice", "Alice", 5, b'{"a":1}')
     assert book.take_changed() == [FIRST]
     assert (book.page(FIRST)["alice"].since, book.page(FIRST)["alice"].told) == (1, 5)
 
@@ -129,11 +161,11 @@ def test_a_join_in_a_large_scope_changes_one_page() -> None:
     book = entered(*users)
     assert [page.number for page in book.pages()] == [0, 1]
 
-    book.enter(ROOM, "late", "", at=1)
+    book.come(ROOM, "late", "", at=1)
     assert book.take_changed() == [PageId(ROOM, 2)]
-    book.leave(ROOM, "user-0")
-    book.leave(ROOM, "late")
-    book.enter(ROOM, "later", "", at=1)
+    book.go(ROOM, "user-0")
+    book.go(ROOM, "late")
+    book.come(ROOM, "later", "", at=1)
     assert set(book.take_changed()) == {PageId(ROOM, 0), PageId(ROOM, 2)}
     assert [page.number for page in book.pages()] == [0, 1]
 
@@ -141,21 +173,21 @@ def test_a_join_in_a_large_scope_changes_one_page() -> None:
 @given(ACTIONS)
 def test_the_pages_are_what_happened(actions: Sequence[tuple[str, str, str]]) -> None:
     """Connections minus losses, whoever lingers still there, and each change on a page that was named."""
-    book = Book()
+    book = Devices()
     sockets: dict[tuple[str, str], int] = {}
     lingering: set[tuple[str, str]] = set()
     written: dict[PageId, dict[str, int]] = {}
     for step, (what, scope, user) in enumerate(actions):
         key = (scope, user)
         if what == "enter":
-            book.enter(scope, user, "", at=step)
+            book.come(scope, user, "", at=step)
             sockets[key] = sockets.get(key, 0) + 1
             lingering.discard(key)
         elif what == "leave":
-            book.leave(scope, user)
+            book.go(scope, user)
             sockets[key] = max(sockets.get(key, 0) - 1, 0)
         elif what == "lose":
-            book.lose(scope, user, until=step + 3)
+            book.drop(scope, user, until=step + 3)
             if sockets.get(key) == 1:
                 lingering.add(key)
             sockets[key] = max(sockets.get(key, 0) - 1, 0)
@@ -183,9 +215,108 @@ def test_a_newcomer_takes_the_first_page_with_room(moves: list[tuple[bool, int]]
         user = f"u{number}"
         there = book.sockets(ROOM, user)
         if not enters:
-            book.leave(ROOM, user)
+            book.go(ROOM, user)
         elif not there:
             book.take_changed()
             rooms = [len(book.page(PageId(ROOM, page))) < PAGE for page in range(5)]
-            book.enter(ROOM, user, user, at=1)
+            book.come(ROOM, user, user, at=1)
             assert book.take_changed() == [PageId(ROOM, rooms.index(True))]
+
+
+# -- several devices ----------------------------------------------------------------
+
+
+def shown(book: Book, user: str = "alice") -> tuple[str, bytes, int]:
+    """Name, metadata and when they were given, as others see them."""
+    seat = book.page(FIRST)[user]
+    return seat.name, seat.metadata, seat.told
+
+
+def test_what_the_device_said_that_left_counts_no_more() -> None:
+    """Name and metadata are those of the ones that are still there, as if they were on two gateways."""
+    book = Book()
+    book.enter(ROOM, "alice", "Alice", 1, b'{"on":"desk"}', session="desk")
+    book.enter(ROOM, "alice", "Al", 2, b'{"on":"phone"}', session="phone")
+    assert shown(book) == ("Al", b'{"on":"phone"}', 2)
+    book.take_changed()
+
+    book.leave(ROOM, "alice", session="phone")
+    assert shown(book) == ("Alice", b'{"on":"desk"}', 1)
+    assert book.take_changed() == [FIRST]
+
+
+def test_the_device_that_said_nothing_leaves_no_trace() -> None:
+    """And metadata goes with the only device that gave some, whether it left or was lost."""
+    book = Book()
+    book.enter(ROOM, "alice", "Alice", 1, b'{"on":"desk"}', session="desk")
+    book.enter(ROOM, "alice", "Alice", 2, session="phone")
+    book.enter(ROOM, "alice", "Alice", 3, session="watch")
+    assert shown(book)[:2] == ("Alice", b'{"on":"desk"}')
+
+    book.leave(ROOM, "alice", session="watch")
+    assert shown(book)[:2] == ("Alice", b'{"on":"desk"}')
+    book.lose(ROOM, "alice", 9.0, session="desk")
+    assert shown(book)[:2] == ("Alice", b"")
+
+
+def test_a_device_that_changes_its_words_is_the_latest() -> None:
+    """Until it leaves; then the other's last words count."""
+    book = Book()
+    book.enter(ROOM, "alice", "Alice", 1, b"1", session="desk")
+    book.enter(ROOM, "alice", "Alice", 2, b"2", session="phone")
+    book.describe(ROOM, "alice", "Alice", 3, b"3", session="desk")
+    book.describe(ROOM, "alice", "Alicia", 4, None, session="phone")
+    assert shown(book)[0] == "Alicia"
+
+    book.leave(ROOM, "alice", session="phone")
+    assert shown(book) == ("Alice", b"3", 3)
+
+
+def test_whoever_comes_back_inherits_what_the_lost_connection_said() -> None:
+    """A connection that broke and its successor are one device."""
+    book = Book()
+    book.enter(ROOM, "alice", "Alice", 1, b"1", session="old")
+    book.lose(ROOM, "alice", 9.0, session="old")
+    book.enter(ROOM, "alice", "Alice", 2, session="new")
+
+    assert shown(book)[:2] == ("Alice", b"1")
+    assert book.page(FIRST)["alice"].said is None
+    book.leave(ROOM, "alice", session="new")
+    assert not book.page(FIRST)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["enter", "describe", "leave"]),
+            st.sampled_from("abcd"),
+            st.sampled_from(["Ann", "Anna"]),
+            st.sampled_from([None, b"1", b"2"]),
+        ),
+        max_size=30,
+    )
+)
+def test_the_latest_words_of_those_who_are_there_are_shown(
+    steps: Sequence[tuple[str, str, str, bytes | None]],
+) -> None:
+    """Whatever the devices do, in any order."""
+    book = Book()
+    said: dict[str, tuple[int, str, int, bytes | None]] = {}
+    for at, (kind, session, name, metadata) in enumerate(steps):
+        if kind == "leave" and session in said:
+            book.leave(ROOM, "alice", session=session)
+            del said[session]
+        elif kind == "enter" and session not in said:
+            book.enter(ROOM, "alice", name, at, metadata, session=session)
+            said[session] = (at, name, at, metadata)
+        elif kind == "describe" and session in said:
+            book.describe(ROOM, "alice", name, at, metadata, session=session)
+            said[session] = (at, name, *((at, metadata) if metadata is not None else said[session][2:]))
+
+    if said:
+        given = sorted((at, metadata) for _, _, at, metadata in said.values() if metadata is not None)
+        assert shown(book)[0] == max(said.values(), key=lambda one: one[0])[1]
+        assert shown(book)[1] == (given[-1][1] if given else b"")
+        assert book.page(FIRST)["alice"].sockets == len(said)
+    else:
+        assert not book.page(FIRST)

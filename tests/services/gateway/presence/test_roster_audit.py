@@ -50,7 +50,7 @@ class Gateway:
     async def enter(self, *users: str, scope: str = ROOM) -> None:
         """They come, and that is written."""
         for user in users:
-            self.book.enter(scope, user, user.title(), 1)
+            self.book.enter(scope, user, user.title(), 1, session=f"of-{user}")
         self.rosters.changed()
         await self.until_stored(*users, scope=scope)
 
@@ -91,9 +91,9 @@ async def test_nothing_is_mended_where_nothing_is_wrong(gateway: Gateway) -> Non
     """Neither who is here, nor who lingers or has left, nor a device more."""
     await gateway.enter("alice", "bob")
     await gateway.enter("carol", scope="room:other")
-    gateway.book.lose(ROOM, "bob", until=1e12)
-    gateway.book.leave("room:other", "carol")
-    gateway.book.enter(ROOM, "alice", "Alice", 2)
+    gateway.book.lose(ROOM, "bob", until=1e12, session="of-bob")
+    gateway.book.leave("room:other", "carol", session="of-carol")
+    gateway.book.enter(ROOM, "alice", "Alice", 2, session="other")
     gateway.rosters.changed()
     assert await gateway.audit.audit() == 0  # these changes are not written yet
     await gateway.until_stored("alice", "bob")
@@ -154,7 +154,7 @@ async def test_a_gateway_with_many_members_compares_in_turn(
     scopes = [f"room:many-{number}" for number in range(5)]
     for scope in scopes:
         await gateway.enter("alice", scope=scope)
-    gateway.book.leave(scopes[4], "alice")
+    gateway.book.leave(scopes[4], "alice", session="of-alice")
     gateway.rosters.changed()
     await gateway.until_stored(scope=scopes[4])
     for scope in scopes:

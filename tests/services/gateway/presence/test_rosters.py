@@ -61,12 +61,12 @@ class Gateway:
 
     def enter(self, user: str, scope: str = ROOM) -> None:
         """A connection of `user` comes."""
-        self.book.enter(scope, user, user.title(), 1)
+        self.book.enter(scope, user, user.title(), 1, session=f"of-{user}")
         self.rosters.changed()
 
     def leave(self, user: str, scope: str = ROOM) -> None:
         """It goes."""
-        self.book.leave(scope, user)
+        self.book.leave(scope, user, session=f"of-{user}")
         self.rosters.changed()
 
     async def stored(self, scope: str = ROOM, epoch: str = "e1") -> frozenset[str]:
