@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from proto.orders import UserId
+from proto.register import Vouch
 
 MAX_TEXT: Final = 2_000
 """Characters (code points) of a stored text; what is longer is cut."""
@@ -77,7 +78,7 @@ class HistoryMessage(ChatMessage, frozen=True, kw_only=True, rename="camel", omi
 
 
 class RoomPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Stored on `chat.policy.<room>`; the last one counts, a room without is open to everybody.
+    """Who may be in a room. The last one counts; a room that never had one is open to everybody.
 
     `members` matter where access is `members`. Without `per_minute` the service's default applies.
     """
@@ -85,6 +86,22 @@ class RoomPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     access: Access = Access.OPEN
     members: tuple[str, ...] = ()
     per_minute: int | None = None
+
+
+class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Stored on `chat.access.<room>`; the fields are those of proto.register.Entry."""
+
+    value: RoomPolicy
+    supersedes: str = ""
+    vouch: Vouch | None = None
+
+
+class PoliciesConfirmed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Stored on `chat.confirmed` by the provisioner: no room's policy is missing, as far as can be told, or
+    because an operator said so.
+    """
+
+    vouch: Vouch
 
 
 class JoinChat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -18,6 +18,9 @@ NUDGE: Final = "Carillon-Nudge"
 ORIGIN: Final = "Carillon-Origin"
 """The session a message came from. It passes through republish, so that gateways can leave the sender out."""
 
+COPY: Final = "Carillon-Copy"
+"""On a stored message: what counts is stored elsewhere, and this is for older versions, which look here."""
+
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, where tracing is on. It passes through republish, so that gateways continue a trace."""
 
@@ -34,5 +37,6 @@ ERROR: Final = "Nats-Service-Error"
 
 MSG_ID: Final = "Nats-Msg-Id"
 EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_LAST_SEQUENCE: Final = "Nats-Expected-Last-Sequence"
 TTL: Final = "Nats-TTL"
 """How long a stored message is kept, in whole seconds; its stream must allow it."""

@@ -77,7 +77,7 @@ class OrderChanged(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderOwned(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Stored once on `orders.owner.<order>`: whose order this is."""
+    """Stored once on `orders.owned.<order>`: whose order this is."""
 
     user_id: str
 

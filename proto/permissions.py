@@ -82,20 +82,19 @@ def _subscribed(party: Party, messages: Sequence[Message]) -> Iterable[str]:
 def _api(party: Party, messages: Sequence[Message], streams: Sequence[StreamSpec]) -> Iterable[str]:
     for spec in streams:
         stored = [row for row in messages if _stores(spec, row)]
+        touched = [row for row in stored if party in (*row.publishers, *row.readers)]
         if party is Party.PROVISION:
             yield from (f"$JS.API.STREAM.{verb}.{spec.name}" for verb in ("INFO", "CREATE", "UPDATE"))
         elif party is Party.BACKUP:
             yield from (f"$JS.API.STREAM.{verb}.{spec.name}" for verb in ("INFO", "SNAPSHOT"))
             yield f"$JS.SNAPSHOT.ACK.{spec.name}.*"
-        elif party is Party.OPERATOR:
+        elif party is Party.OPERATOR or touched:
             yield f"$JS.API.STREAM.INFO.{spec.name}"
-        elif any(party in (*row.publishers, *row.readers) for row in stored):
-            yield f"$JS.API.STREAM.INFO.{spec.name}"
+        if touched and party is not Party.OPERATOR:
             yield f"$JS.API.STREAM.MSG.GET.{spec.name}"
             # One for batches, which name their subjects in the body, and one for each subject.
             yield f"$JS.API.DIRECT.GET.{spec.name}"
-            readable = (row.filter for row in stored if party in (*row.publishers, *row.readers))
-            yield from (f"$JS.API.DIRECT.GET.{spec.name}.{subject}" for subject in readable)
+            yield from (f"$JS.API.DIRECT.GET.{spec.name}.{row.filter}" for row in touched)
     if party is Party.OPERATOR:
         yield from (f"$SRV.{verb}{rest}" for verb in _SERVICE_VERBS for rest in ("", ".>"))
 

@@ -27,6 +27,10 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Each subject keeps its last message and no other."""
     message_ttl: bool = False
     """A message may say how long it is kept (`Nats-TTL`)."""
+    lasting: bool = False
+    """What it holds decides on rights, on ownership or on who is there: nothing in it grows old, and NATS
+    refuses to purge it, for good.
+    """
     max_age_seconds: int = 0
     """How long a message is kept; 0: for ever."""
     duplicate_window_seconds: int = 120
@@ -45,7 +49,8 @@ GIB: Final = 1024**3
 
 ORDERS: Final = StreamSpec(
     name="ORDERS",
-    description="Every change of every order, and whose order it is",
+    description="Every change of every order",
+    # `orders.owner.*` is what versions before ORDER_OWNERS read: copies, which may go.
     subjects=("orders.log.*.*", "orders.owner.*"),
     republish_from="orders.log.>",
     republish_to="live.orders.>",
@@ -53,9 +58,20 @@ ORDERS: Final = StreamSpec(
     max_message_bytes=64 * 1024,
 )
 
+ORDER_OWNERS: Final = StreamSpec(
+    name="ORDER_OWNERS",
+    description="Whose each order is",
+    subjects=("orders.owned.*",),
+    max_bytes=512 * MIB,
+    max_message_bytes=4 * 1024,
+    last_only=True,
+    lasting=True,
+)
+
 CHAT: Final = StreamSpec(
     name="CHAT",
-    description="Every message of every chat room, and the rooms' policies",
+    description="Every message of every chat room",
+    # `chat.policy.*` is what versions before CHAT_POLICIES read and write: copies, which may go.
     subjects=("chat.log.*", "chat.policy.*"),
     republish_from="chat.log.>",
     republish_to="live.chat.>",
@@ -64,6 +80,16 @@ CHAT: Final = StreamSpec(
     max_message_bytes=320 * 1024,
     # A client may have been offline with a message it does not know the fate of.
     duplicate_window_seconds=600,
+)
+
+CHAT_POLICIES: Final = StreamSpec(
+    name="CHAT_POLICIES",
+    description="Who may be in each chat room",
+    subjects=("chat.access.*", "chat.confirmed"),
+    max_bytes=128 * MIB,
+    max_message_bytes=384 * 1024,
+    last_only=True,
+    lasting=True,
 )
 
 PRESENCE_LEASES: Final = StreamSpec(
@@ -76,6 +102,7 @@ PRESENCE_LEASES: Final = StreamSpec(
     max_message_bytes=4 * 1024,
     last_only=True,
     message_ttl=True,
+    lasting=True,
 )
 
 PRESENCE_ROSTERS: Final = StreamSpec(
@@ -88,6 +115,7 @@ PRESENCE_ROSTERS: Final = StreamSpec(
     max_message_bytes=320 * 1024,
     last_only=True,
     message_ttl=True,
+    lasting=True,
 )
 
 PRESENCE_HISTORY: Final = StreamSpec(
@@ -101,4 +129,12 @@ PRESENCE_HISTORY: Final = StreamSpec(
     duplicate_window_seconds=300,
 )
 
-STREAMS: Final = (ORDERS, CHAT, PRESENCE_LEASES, PRESENCE_ROSTERS, PRESENCE_HISTORY)
+STREAMS: Final = (
+    ORDER_OWNERS,
+    ORDERS,
+    CHAT_POLICIES,
+    CHAT,
+    PRESENCE_LEASES,
+    PRESENCE_ROSTERS,
+    PRESENCE_HISTORY,
+)

@@ -12,6 +12,7 @@ import re
 from typing import Final, NamedTuple
 
 from proto.errors import Refusal
+from proto.register import Moved
 
 MAX_ID_BYTES: Final = 128
 """Longest id, in bytes of UTF-8. Its token is at most three times as long, so that the longest
@@ -22,6 +23,12 @@ _TOKEN: Final = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 _PLACES: Final = ("room", "doc")
 _COLON: Final = "=3A"
 _SAFE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+POLICIES: Final = Moved(kept="chat.access.", old="chat.policy.", confirmed="chat.confirmed")
+"""Who may be in each room."""
+OWNERS: Final = Moved(kept="orders.owned.", old="orders.owner.")
+"""Whose each order is."""
 
 
 class InvalidId(Refusal):
@@ -84,7 +91,12 @@ def orders_of(user_id: str) -> str:
 
 def order_owner(order_id: str) -> str:
     """The subject that says whose order this is (for staff, who do not know the owner). Raises InvalidId."""
-    return f"orders.owner.{encode(order_id)}"
+    return f"{OWNERS.kept}{encode(order_id)}"
+
+
+def order_owner_copy(order_id: str) -> str:
+    """Where versions before ORDER_OWNERS look for an order's owner. Raises InvalidId."""
+    return f"{OWNERS.old}{encode(order_id)}"
 
 
 def order_live(user_id: str, order_id: str) -> str:
@@ -108,7 +120,12 @@ def room_log(room_id: str) -> str:
 
 def room_policy(room_id: str) -> str:
     """The subject that says who may be in a chat room, and how often they may speak. Raises InvalidId."""
-    return f"chat.policy.{encode(room_id)}"
+    return f"{POLICIES.kept}{encode(room_id)}"
+
+
+def room_policy_copy(room_id: str) -> str:
+    """Where versions before CHAT_POLICIES keep a room's policy. Raises InvalidId."""
+    return f"{POLICIES.old}{encode(room_id)}"
 
 
 def parse_room_log(subject: str) -> str:

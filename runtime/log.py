@@ -60,6 +60,7 @@ MAX_SUBJECTS: Final = 500
 """Subjects in one `multi_last`; the server refuses more than 1,024 matches."""
 
 _WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+_EXPECTED: Final = (names.EXPECTED_LAST_SUBJECT_SEQUENCE, names.EXPECTED_LAST_SEQUENCE)
 _TOO_LARGE: Final = 10054
 _FULL: Final = frozenset({10023, 10028, 10047, 10077, 10167})
 
@@ -84,6 +85,7 @@ ROOM = gauge("log_stream_max_bytes", "What the stream may hold; more is refused"
 class Stored(NamedTuple):
     """One stored message. `previous` is the sequence that came before it in the same read, 0 for the first:
     only a live message names its predecessor on the subject. `origin` is the session it came from, if known.
+    `copied`: what counts is stored elsewhere.
     """
 
     subject: str
@@ -91,6 +93,7 @@ class Stored(NamedTuple):
     previous: int
     payload: bytes
     origin: str = ""
+    copied: bool = False
 
 
 class Appended(NamedTuple):
@@ -101,10 +104,15 @@ class Appended(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """The stream's incarnation and its last sequence, as its leader says."""
+    """The stream's incarnation, its last sequence, how many subjects have a message, when the stream was
+    created and its oldest message stored (RFC 3339, the latter empty if there is none), as its leader says.
+    """
 
     epoch: str
     last_seq: int
+    subjects: int = 0
+    created: str = ""
+    first_at: str = ""
 
 
 class _ApiError(msgspec.Struct):
@@ -123,6 +131,9 @@ class _PubAck(msgspec.Struct):
 class _State(msgspec.Struct):
     last_seq: int = 0
     bytes: int = 0
+    messages: int = 0
+    first_ts: str = ""
+    num_subjects: int = 0
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -205,6 +216,11 @@ class Log:
         self._queued = 0
         self._going_on: set[asyncio.Task[None]] = set()
 
+    @property
+    def name(self) -> str:
+        """The stream's."""
+        return self._spec.name
+
     # -- write ----------------------------------------------------------------
 
     async def append(
@@ -214,6 +230,7 @@ class Log:
         *,
         message_id: str,
         expected: int | None = None,
+        expected_last: int | None = None,
         headers: Mapping[str, str] | None = None,
         ttl: int | None = None,
         timeout: float = APPEND_SECONDS,  # noqa: ASYNC109
@@ -222,15 +239,15 @@ class Log:
         configured.
 
         `message_id` makes repeats harmless (also the caller's own, within the stream's duplicate window).
-        `expected` is the subject's last sequence, 0 for none. `headers` are stored and republished with it:
-        names of ours (`Carillon-`), never chosen by a client. `ttl`: seconds it is kept, where the stream
-        allows that. Raises WrongSequence, StorageFull (nothing was stored), Overloaded (nothing was sent, or
-        it is larger than the stream takes), DeadlineExceeded (stored once or not at all: repeat with the same
-        id). Cancelled: the same as DeadlineExceeded.
+        `expected` is the subject's last sequence, 0 for none; `expected_last` that of the stream. `headers`
+        are stored and republished with it: names of ours (`Carillon-`), never chosen by a client. `ttl`:
+        seconds it is kept, where the stream allows that. Raises WrongSequence, StorageFull (nothing was
+        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded
+        (stored once or not at all: repeat with the same id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
         outcome = "failed"
-        block = {**_ours(headers), **_headers(message_id, expected, ttl)}
+        block = {**_ours(headers), **_headers(message_id, expected, expected_last, ttl)}
         try:
             with tracing.part(f"append {self._spec.name}", "producer"):
                 block.update(tracing.headers())
@@ -253,7 +270,7 @@ class Log:
         """As `append` without waiting: `done` is told once, in a later turn of the loop, where the message is
         stored or what `append` would raise. It must not block or raise. Not traced.
         """
-        block = {**_ours(headers), **_headers(message_id, None, None)}
+        block = {**_ours(headers), **_headers(message_id, None, None, None)}
         attempt = _Attempt(self, subject, payload, block, done, time.perf_counter())
         try:
             self._bus.ask(subject, payload, attempt.ended, seconds=ATTEMPT_SECONDS, headers=block)
@@ -340,7 +357,7 @@ class Log:
     async def _stored_before(self, subject: str, headers: dict[str, str]) -> Appended:
         # A single server compares sequences before it knows duplicates (replicas do it the other way round),
         # so what is in the way may be this very message, whose acknowledgement was lost.
-        expected = int(headers[names.EXPECTED_LAST_SUBJECT_SEQUENCE])
+        expected = max(int(headers.get(name, 0)) for name in _EXPECTED)
         found = await self._raw({"seq": expected + 1, "next_by_subj": subject})
         if found is None:
             raise WrongSequence
@@ -441,7 +458,9 @@ class Log:
             raise Unavailable
         HELD.labels(self._spec.name).set(info.state.bytes)
         ROOM.labels(self._spec.name).set(info.config.max_bytes)
-        return StreamState(epoch_of(info.created), info.state.last_seq)
+        found = info.state
+        first = found.first_ts if found.messages else ""
+        return StreamState(epoch_of(info.created), found.last_seq, found.num_subjects, info.created, first)
 
     def _timed(self, kind: str) -> AbstractContextManager[object]:
         _reads(self._spec.name, kind).inc()
@@ -509,13 +528,16 @@ def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return headers or {}
 
 
-def _headers(message_id: str, expected: int | None, ttl: int | None) -> dict[str, str]:
-    headers = {names.MSG_ID: message_id}
-    if ttl is not None:
-        headers[names.TTL] = str(ttl)
-    if expected is not None:
-        headers[names.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(expected)
-    return headers
+def _headers(
+    message_id: str, expected: int | None, expected_last: int | None, ttl: int | None
+) -> dict[str, str]:
+    numbers = {
+        names.TTL: ttl,
+        names.EXPECTED_LAST_SUBJECT_SEQUENCE: expected,
+        names.EXPECTED_LAST_SEQUENCE: expected_last,
+    }
+    named = {name: str(number) for name, number in numbers.items() if number is not None}
+    return {names.MSG_ID: message_id, **named}
 
 
 def _any(_: Message) -> bool:
@@ -542,13 +564,18 @@ def _message(answer: Message) -> Stored:
     subject = wire.value(answer.headers, b"Nats-Subject") or b""
     seq = wire.number(answer.headers, b"Nats-Sequence") or 0
     previous = wire.number(answer.headers, b"Nats-Last-Sequence") or 0
-    return Stored(subject.decode(), seq, previous, answer.payload, _origin(answer.headers))
+    origin, copied = _origin(answer.headers), _copied(answer.headers)
+    return Stored(subject.decode(), seq, previous, answer.payload, origin, copied)
 
 
 def _decoded(raw: _RawMessage) -> Stored:
     headers = base64.b64decode(raw.hdrs)
-    return Stored(raw.subject, raw.seq, 0, base64.b64decode(raw.data), _origin(headers))
+    return Stored(raw.subject, raw.seq, 0, base64.b64decode(raw.data), _origin(headers), _copied(headers))
 
 
 def _origin(headers: bytes | None) -> str:
     return (wire.value(headers, names.ORIGIN.encode()) or b"").decode("ascii", "replace")
+
+
+def _copied(headers: bytes | None) -> bool:
+    return wire.value(headers, names.COPY.encode()) is not None

@@ -2,7 +2,8 @@
 
 Idempotent and safe to run by several at once. It is the only process that needs stream-admin rights. What
 cannot be changed on an existing stream (its storage) is an error, never a silent re-creation. Exit codes: 0
-done, 1 refused, 2 settings, 3 NATS (in a cluster: enough of it) was not there in time.
+done, 1 refused (what and why is logged, and whatever else was to be done is done), 2 settings, 3 NATS (in a
+cluster: enough of it) was not there in time.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import structlog
 
 from proto.streams import STREAMS, StreamSpec
-from runtime import logs
+from runtime import logs, moves, storage
 from runtime.bus import Bus
 from runtime.errors import DeadlineExceeded, Unavailable
-from runtime.settings import ProcessSettings, SettingsError, load
+from runtime.settings import ProcessSettings, SettingsError, load, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 API_SECONDS = 10.0
 NO_STREAM = 10059
 NAME_IN_USE = 10058
+NO_CLUSTER = 10074
+CLUSTERED_REPLICAS = 3
+"""Copies of a stream when no number is set and NATS is a cluster."""
 FORMING = frozenset({10005, 10008, 10009})
 """What a cluster says whose servers are still coming up: not enough peers, not available, no leader."""
 
@@ -44,10 +49,38 @@ class ProvisionSettings(ProcessSettings, frozen=True, kw_only=True):
     stream_sync    when a write counts as stored: default = once it is in the stream's file, which the server
                    fsyncs as its own `sync_interval` says (`always` for "lose nothing"); async = before that,
                    faster and weaker, on new streams only
+    stream_bytes   what all streams together may hold on one server, such as 3GiB, shared among them as their
+                   defaults are; unset = the defaults. What a stream may hold already is never lowered
+    lower_replicas  names of streams, comma-separated, which may get fewer copies than they have
+    confirm        CHAT_POLICIES = nothing is missing there: rooms without a policy are open again. For after
+                   a restore, once you have looked
     """
 
     wait_seconds: float = 30.0
     stream_sync: Literal["default", "async"] = "default"
+    stream_bytes: str | None = None
+    lower_replicas: tuple[str, ...] = ()
+    confirm: tuple[str, ...] = ()
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong between fields, a line each."""
+        yield from super().faults()
+        names = {spec.name for spec in STREAMS}
+        for name in sorted({*self.lower_replicas} - names):
+            yield f"{variable('lower_replicas')}: there is no stream {name}, only {', '.join(sorted(names))}"
+        for name in sorted({*self.confirm} - {moves.CONFIRMED}):
+            yield f"{variable('confirm')}: only {moves.CONFIRMED} can be confirmed, not {name}"
+        if self.stream_bytes is not None:
+            try:
+                storage.shared(STREAMS, storage.parse_size(self.stream_bytes))
+            except ValueError as error:
+                yield f"{variable('stream_bytes')}: {error}"
+
+    def specs(self) -> Sequence[StreamSpec]:
+        """The streams, each with what it may hold."""
+        if self.stream_bytes is None:
+            return STREAMS
+        return storage.shared(STREAMS, storage.parse_size(self.stream_bytes))
 
 
 class _ApiError(msgspec.Struct):
@@ -55,7 +88,9 @@ class _ApiError(msgspec.Struct):
     description: str = ""
 
 
-class _Reply(msgspec.Struct):
+class Reply(msgspec.Struct):
+    """What JetStream's API answers."""
+
     error: _ApiError | None = None
     config: dict[str, Any] | None = None
 
@@ -82,6 +117,8 @@ def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, 
             else {}
         ),
         **({"max_msgs_per_subject": 1} if spec.last_only else {}),
+        # An age or a number that somebody set would take what is needed.
+        **({"deny_purge": True, "max_age": 0, "max_msgs": -1} if spec.lasting else {}),
         **({"allow_msg_ttl": True} if spec.message_ttl else {}),
         **({"max_age": spec.max_age_seconds * 1_000_000_000} if spec.max_age_seconds else {}),
         # The server keeps no word for the default.
@@ -92,12 +129,14 @@ def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, 
 def becoming(
     existing: Mapping[str, Any], spec: StreamSpec, replicas: int, sync: str = "default"
 ) -> dict[str, Any]:
-    """What an existing stream should become: what is wanted, but no smaller than it is. Whoever made more
-    room meant it, and an upgrade that took it back could stop every write.
+    """What an existing stream should become: what is wanted, but no smaller than it is, and with no fewer
+    copies. Whoever made more room meant it, and an upgrade that took it back could stop every write.
     """
-    config = wanted(spec, replicas, sync)
+    config = wanted(spec, max(replicas, existing.get("num_replicas", 1)), sync)
     bound = existing.get("max_bytes", 0)
-    return config if 0 <= bound <= spec.max_bytes else {**config, "max_bytes": bound}
+    if 0 <= bound <= spec.max_bytes or storage.reserves(existing):
+        return config
+    return {**config, "max_bytes": bound}
 
 
 def differences(
@@ -108,46 +147,69 @@ def differences(
     return [key for key, value in config.items() if existing.get(key) != value]
 
 
-async def provision(bus: Bus, spec: StreamSpec, replicas: int, sync: str = "default") -> str:
-    """Make one stream what it should be; returns "created", "updated" or "unchanged". Raises ProvisionError,
-    Unavailable, DeadlineExceeded.
+async def provision(
+    bus: Bus, spec: StreamSpec, replicas: int | None, sync: str = "default", *, lower: bool = False
+) -> str:
+    """Make one stream what it should be; returns "created", "updated" or "unchanged".
+
+    Without `replicas` a new one has what suits the cluster, and an existing one keeps its copies; it has
+    fewer than before only if `lower`. Raises ProvisionError, Unavailable, DeadlineExceeded.
     """
-    reply = await _ask(bus, f"STREAM.INFO.{spec.name}", {})
-    if reply.config is None:
-        return await _create(bus, spec, replicas, sync)
-    existing = reply.config.get("persist_mode") or "default"
-    if existing != sync:  # a server would keep the old one without a word
-        raise ProvisionError(f"stream {spec.name}: its sync is {existing} and cannot become {sync}")
-    changed = differences(reply.config, spec, replicas, sync)
-    if not changed:
+    existing = await config_of(bus, spec.name)
+    if existing is None:
+        return await _create(bus, spec, replicas, sync, lower=lower)
+    mode = existing.get("persist_mode") or "default"
+    if mode != sync:  # a server would keep the old one without a word
+        raise ProvisionError(f"stream {spec.name}: its sync is {mode} and cannot become {sync}")
+    becomes = becoming(existing, spec, replicas or 1, sync)
+    if lower and replicas is not None:
+        becomes["num_replicas"] = replicas
+    changed = [key for key, value in becomes.items() if existing.get(key) != value]
+    if not changed and not storage.reserves(existing):
         return "unchanged"
     log.info("stream_differs", stream=spec.name, fields=changed)
-    config = {**reply.config, **becoming(reply.config, spec, replicas, sync)}
-    updated = await _ask(bus, f"STREAM.UPDATE.{spec.name}", config)
-    _check(updated, spec)
+    await update(bus, spec.name, {**storage.released(existing), **becomes})
     return "updated"
 
 
-async def _create(bus: Bus, spec: StreamSpec, replicas: int, sync: str) -> str:
-    reply = await _ask(bus, f"STREAM.CREATE.{spec.name}", wanted(spec, replicas, sync))
+async def config_of(bus: Bus, stream: str) -> dict[str, Any] | None:
+    """The stream's configuration; None if there is no such stream. Raises what `provision` raises."""
+    return (await _ask(bus, f"STREAM.INFO.{stream}", {})).config
+
+
+async def update(bus: Bus, stream: str, config: Mapping[str, Any]) -> None:
+    """Give the stream this configuration. Raises what `provision` raises."""
+    _check(await _ask(bus, f"STREAM.UPDATE.{stream}", config), stream)
+
+
+async def _create(bus: Bus, spec: StreamSpec, replicas: int | None, sync: str, *, lower: bool) -> str:
+    reply = await create(bus, wanted(spec, replicas or CLUSTERED_REPLICAS, sync), replicas)
     if reply.error is not None and reply.error.err_code == NAME_IN_USE:
-        return await provision(
-            bus, spec, replicas, sync
-        )  # another provisioner was faster, with other settings
-    _check(reply, spec)
+        # another provisioner was faster, with other settings
+        return await provision(bus, spec, replicas, sync, lower=lower)
+    _check(reply, spec.name)
     return "created"
 
 
-def _check(reply: _Reply, spec: StreamSpec) -> None:
+async def create(bus: Bus, config: Mapping[str, Any], replicas: int | None) -> Reply:
+    """Create a stream, with one copy if no number is set and NATS is a single server."""
+    subject = f"STREAM.CREATE.{config['name']}"
+    reply = await _ask(bus, subject, config)
+    if replicas is None and reply.error is not None and reply.error.err_code == NO_CLUSTER:
+        reply = await _ask(bus, subject, {**config, "num_replicas": 1})
+    return reply
+
+
+def _check(reply: Reply, stream: str) -> None:
     if reply.error is not None:
-        raise ProvisionError(f"stream {spec.name}: {reply.error.description} ({reply.error.err_code})")
+        raise ProvisionError(f"stream {stream}: {reply.error.description} ({reply.error.err_code})")
 
 
-async def _ask(bus: Bus, method: str, body: Mapping[str, Any]) -> _Reply:
+async def _ask(bus: Bus, method: str, body: Mapping[str, Any]) -> Reply:
     payload = msgspec.json.encode(body) if body else b""
     message = await bus.request(f"$JS.API.{method}", payload, timeout=API_SECONDS)
-    reply = msgspec.json.decode(message.payload, type=_Reply)
-    if reply.error is not None and reply.error.err_code in FORMING:
+    reply = msgspec.json.decode(message.payload, type=Reply)
+    if reply.error is not None and reply.error.err_code in FORMING and not storage.refused(reply.error):
         raise Unavailable(f"{method}: {reply.error.description} ({reply.error.err_code})")
     if reply.error is not None and reply.error.err_code != NO_STREAM and method.startswith("STREAM.INFO"):
         raise ProvisionError(f"{method}: {reply.error.description} ({reply.error.err_code})")
@@ -155,33 +217,76 @@ async def _ask(bus: Bus, method: str, body: Mapping[str, Any]) -> _Reply:
 
 
 async def provision_all(settings: ProvisionSettings) -> None:
-    """Provision every stream of the wire. Raises ProvisionError; TimeoutError after `wait_seconds`."""
+    """Provision every stream of the wire, and bring to where this version keeps it what earlier ones stored.
+    Raises ProvisionError; TimeoutError after `wait_seconds`.
+    """
     bus = Bus(settings, role="provision", name="provision")
     await bus.start()
     try:
         async with asyncio.timeout(settings.wait_seconds):
             await bus.until_connected()
-            for spec in STREAMS:
-                await _until_served(bus, spec, settings)
+            existing = await _served(lambda: _existing(bus), "all")
+            await _served(lambda: _room(bus, settings, existing), "all")
+            for spec in settings.specs():
+                await _until_made(bus, spec, settings)
+        await moves.move(
+            bus, existing, confirm=moves.CONFIRMED in settings.confirm, patience=settings.wait_seconds
+        )
+        await _mark(bus)
     finally:
         await bus.close()
 
 
-async def _until_served(bus: Bus, spec: StreamSpec, settings: ProvisionSettings) -> None:
+async def _existing(bus: Bus) -> dict[str, dict[str, Any]]:
+    found = {spec.name: await config_of(bus, spec.name) for spec in STREAMS}
+    return {name: config for name, config in found.items() if config is not None}
+
+
+async def _room(bus: Bus, settings: ProvisionSettings, existing: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ProvisionError if NATS has no room for all streams, before any is made."""
+    specs = settings.specs()
+    need = storage.missing(specs, existing)
+    log.info(
+        "streams_need",
+        total=storage.size_text(sum(spec.max_bytes for spec in specs)),
+        more=storage.size_text(need),
+    )
+    new = [spec for spec in specs if spec.name not in existing]
+    if not new:
+        return
+    config = wanted(new[0], settings.stream_replicas or CLUSTERED_REPLICAS, settings.stream_sync)
+    reply = await create(bus, storage.reserving(config, need), settings.stream_replicas)
+    if reply.error is not None and storage.refused(reply.error):
+        raise ProvisionError(storage.too_little(need, reply.error.description))
+    # Anything else is told by the stream itself, which gets its own bound back there.
+
+
+async def _mark(bus: Bus) -> None:
+    """Leave a mark in every stream that there are registers: where one is missing then, it was lost."""
+    for name, config in (await _existing(bus)).items():
+        marked = moves.marked(config)
+        if marked != config:
+            await update(bus, name, marked)
+
+
+async def _until_made(bus: Bus, spec: StreamSpec, settings: ProvisionSettings) -> None:
+    lower = spec.name in settings.lower_replicas
+    outcome = await _served(
+        lambda: provision(bus, spec, settings.stream_replicas, settings.stream_sync, lower=lower), spec.name
+    )
+    log.info("stream_provisioned", stream=spec.name, outcome=outcome, bytes=storage.size_text(spec.max_bytes))
+
+
+async def _served(attempt: Callable[[], Awaitable[T]], stream: str) -> T:
     # JetStream answers a moment after the server does, in a cluster only once it has a meta leader.
     pause = 0.05
     while True:
         try:
-            outcome = await provision(bus, spec, settings.stream_replicas, settings.stream_sync)
+            return await attempt()
         except (Unavailable, DeadlineExceeded) as error:
-            log.warning("stream_waits", stream=spec.name, reason=error.message)
+            log.warning("stream_waits", stream=stream, reason=error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
-        else:
-            log.info(
-                "stream_provisioned", stream=spec.name, outcome=outcome, replicas=settings.stream_replicas
-            )
-            return
 
 
 def main() -> int:
@@ -200,7 +305,7 @@ def main() -> int:
     )
     try:
         asyncio.run(provision_all(settings))
-    except ProvisionError as error:
+    except (ProvisionError, moves.NotConfirmed) as error:
         log.error("provision_refused", error=str(error))
         return 1
     except TimeoutError:

@@ -81,7 +81,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     internal_port         TCP port of /livez, /readyz and /metrics; 0 = any free port
     log_level             debug, info, warning or error, in any case
     log_format            json = one object per line; console = for human eyes
-    stream_replicas       copies of each stream, 1 to 5; 1 = a single NATS server
+    stream_replicas       copies of each stream, 1 to 5; unset = 3 on a cluster, 1 on a single server
     drain_seconds         how long the goodbye to clients is spread; 0 = everybody at once
     trace_share           share of requests that are traced, 0 to 1; 0 = none, and OpenTelemetry is not needed
     """
@@ -101,7 +101,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     internal_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 9090
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    stream_replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    stream_replicas: Annotated[int | None, msgspec.Meta(ge=1, le=5)] = None
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     trace_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 

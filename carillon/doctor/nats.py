@@ -46,7 +46,7 @@ class _Identity(msgspec.Struct):
 
 
 async def examine(
-    settings: ProcessSettings, party: Party, replicas: int, wall: Callable[[], float]
+    settings: ProcessSettings, party: Party, replicas: int | None, wall: Callable[[], float]
 ) -> list[Finding]:
     """All findings, as `party`. `wall` gives seconds since 1970. Takes a few seconds at most."""
     bus = Bus(settings, role="doctor", name="carillon")
@@ -111,7 +111,7 @@ async def _identity(bus: Bus, party: Party, wall: Callable[[], float]) -> list[F
     return [clock(server, before, after), rights.judged(party, told.data.permissions)]
 
 
-async def _streams(bus: Bus, party: Party, replicas: int) -> list[Finding]:
+async def _streams(bus: Bus, party: Party, replicas: int | None) -> list[Finding]:
     """Of those that are this party's business: about the others it may not even ask."""
     allowed = permissions.rights(party).publish
     found: list[Finding] = []
@@ -125,7 +125,7 @@ def _info(spec: StreamSpec) -> str:
     return f"$JS.API.STREAM.INFO.{spec.name}"
 
 
-async def _stream(bus: Bus, spec: StreamSpec, replicas: int) -> list[Finding]:
+async def _stream(bus: Bus, spec: StreamSpec, replicas: int | None) -> list[Finding]:
     check = f"stream {spec.name}"
     try:
         message = await bus.request(_info(spec), b"", timeout=ANSWER_SECONDS)

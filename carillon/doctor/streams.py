@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from carillon.doctor.finding import Finding, fault, ok, skipped
-from runtime.provision import NO_STREAM, differences
+from runtime.provision import CLUSTERED_REPLICAS, NO_STREAM, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,8 @@ class _Peer(msgspec.Struct):
 
 
 class _Cluster(msgspec.Struct):
+    name: str = ""
+    """Empty: a single server."""
     leader: str = ""
     replicas: list[_Peer] = []
 
@@ -47,14 +49,16 @@ class StreamInfo(msgspec.Struct):
     error: _Error | None = None
 
 
-def judged(spec: StreamSpec, info: StreamInfo, replicas: int) -> list[Finding]:
-    """Everything that is wrong with it; one finding that it is well otherwise."""
+def judged(spec: StreamSpec, info: StreamInfo, replicas: int | None) -> list[Finding]:
+    """Everything that is wrong with it; one finding that it is well otherwise. `replicas` is how many copies
+    were asked for; None: as many as suit where it is.
+    """
     check = f"stream {spec.name}"
     if info.error is not None:
         return [_unanswered(check, info.error)]
     config = info.config or {}
     faults = [
-        *_wrong(check, spec, config, replicas),
+        *_wrong(check, spec, config, replicas or _suitable(info)),
         *_ill(check, info),
         *_full(check, config, info.state.bytes),
     ]
@@ -68,15 +72,21 @@ def _unanswered(check: str, error: _Error) -> Finding:
     return skipped(check, f"JetStream says: {error.description}")
 
 
+def _suitable(info: StreamInfo) -> int:
+    clustered = info.cluster is not None and info.cluster.name
+    return CLUSTERED_REPLICAS if clustered else 1
+
+
 def _wrong(check: str, spec: StreamSpec, config: dict[str, Any], replicas: int) -> Iterable[Finding]:
     fields = differences(config, spec, replicas)
     if "num_replicas" in fields:
         yield fault(
             check,
-            f"it has {config.get('num_replicas')} replicas where {replicas} are asked for",
+            f"it has {config.get('num_replicas')} replicas where {replicas} are wanted",
             f"Run CARILLON_STREAM_REPLICAS={replicas} {PROVISION}, on a cluster with as many servers.",
         )
-    others = [field for field in fields if field != "num_replicas"]
+    # What a stream may hold is the provisioner's to say, by CARILLON_STREAM_BYTES.
+    others = [field for field in fields if field not in ("num_replicas", "max_bytes")]
     if others:
         yield fault(
             check, f"it differs from what this version wants: {', '.join(others)}", f"Run {PROVISION}."

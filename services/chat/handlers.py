@@ -21,10 +21,12 @@ from proto.chat import (
 )
 from proto.errors import Refusal
 from proto.positions import InvalidPosition, Position, parse_position
-from proto.streams import CHAT
+from proto.streams import CHAT, CHAT_POLICIES
+from proto.subjects import POLICIES
 from runtime.clock import utc_now
 from runtime.log import Log
 from runtime.metrics import counter
+from runtime.register import Register
 from runtime.rpc import Method, RpcServer
 from runtime.service import Process, Service
 from runtime.settings import ProcessSettings
@@ -173,7 +175,9 @@ async def serve(process: Process[ChatSettings]) -> AsyncIterator[None]:
     """Answer requests until left, then finish those under way."""
     settings = process.settings
     bus = await process.bus("main")
-    store = RoomStore(Log(bus, CHAT), time.monotonic)
+    messages = Log(bus, CHAT)
+    policies = Register(Log(bus, CHAT_POLICIES), messages, POLICIES)
+    store = RoomStore(messages, policies, time.monotonic)
     bus.on_connected(store.doubt)
     chat = Chat(store, Rate(settings.chat_per_minute, settings.chat_burst), utc_now, time.monotonic)
     server = RpcServer(bus, "chat", methods(chat), concurrency=settings.concurrency)

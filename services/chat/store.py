@@ -1,4 +1,4 @@
-"""The chat stream as a store: a room's messages are its subject's, its policy is the last message of another.
+"""Rooms as they are stored: a room's messages in the chat stream, its policy in a register of its own.
 
 A position carries the stream's epoch, and the epoch is always read before the message it labels. So an epoch
 that is out of date can only be an older one, and a client that comes back with it is told that it has
@@ -8,7 +8,6 @@ changed, instead of being given messages of another incarnation.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,14 +18,16 @@ from proto import headers, subjects
 from proto.chat import ChatMessage, HistoryMessage, HistoryPage, RoomPolicy
 from proto.errors import Refusal
 from proto.positions import Position, position_text
-from runtime.errors import DeadlineExceeded, Unavailable, WrongSequence
+from runtime.errors import DeadlineExceeded, Unavailable
 from runtime.metrics import counter
+from runtime.register import NotVouched
 from services.chat.room import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.log import Appended, Log, Stored, StreamState
+    from runtime.register import Register
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,13 @@ class Placed(NamedTuple):
 
 
 class RoomStore:
-    """Reads and writes rooms. `clock` gives monotonic seconds. Raises what runtime.log raises."""
+    """Reads and writes rooms: messages in `log`, policies in `register`. `clock` gives monotonic seconds.
+    Raises what runtime.log raises.
+    """
 
-    def __init__(self, log: Log, clock: Callable[[], float]) -> None:
+    def __init__(self, log: Log, register: Register, clock: Callable[[], float]) -> None:
         self._log = log
+        self._register = register
         self._clock = clock
         self._incarnation = Incarnation(log, clock)
         self._policies = Policies(MAX_POLICY_WEIGHT)
@@ -153,16 +157,17 @@ class RoomStore:
 
     async def history(self, room_id: str, before: Position | None, limit: int) -> HistoryPage:
         """The newest `limit` messages before a position. Raises Refusal "position_unknown" for one of another
-        epoch or of the future.
+        epoch or of the future, NotVouched for what is older than all policies.
         """
         epoch = await self._incarnation.epoch()
         if before is not None:
             epoch = await self._incarnation.knows(before)
         page = await self._newest(subjects.room_log(room_id), before, limit + 1)
-        messages = [self._placed(stored, epoch) for stored in page[-limit:]]
-        return HistoryPage(
-            messages=tuple(message for message in messages if message is not None), more=len(page) > limit
-        )
+        found = [self._placed(stored, epoch) for stored in page[-limit:]]
+        messages = tuple(message for message in found if message is not None)
+        if messages:  # the log may just have been restored, and be older than all policies
+            await self._register.require(messages[0].at)
+        return HistoryPage(messages=messages, more=len(page) > limit)
 
     async def _newest(self, subject: str, before: Position | None, limit: int) -> list[Stored]:
         if before is not None:
@@ -207,7 +212,9 @@ class RoomStore:
     # -- policies ---------------------------------------------------------------
 
     async def policy(self, room_id: str) -> RoomPolicy:
-        """The room's policy, at most POLICY_SECONDS old, or STALE_SECONDS while it cannot be read."""
+        """The room's policy, at most POLICY_SECONDS old, or STALE_SECONDS while it cannot be read. Raises
+        NotVouched when policies may have been lost.
+        """
         now = self._clock()
         fresh = self._policies.get(room_id, now - POLICY_SECONDS)
         if fresh is not None:
@@ -216,6 +223,8 @@ class RoomStore:
         try:
             async with asyncio.timeout(None if stale is None else PATIENCE_SECONDS):
                 return await asyncio.shield(self._reading.get(room_id) or self._read(room_id))
+        except NotVouched:
+            raise
         except (TimeoutError, Refusal):
             if stale is None:
                 raise
@@ -229,20 +238,8 @@ class RoomStore:
         """Store `policy` unless it is the room's already. Raises WrongSequence if somebody else set another
         one meanwhile.
         """
-        subject, payload = subjects.room_policy(room_id), msgspec.json.encode(policy)
-        last = await self._log.last_from_leader(subject)
-        if last is None or last.payload != payload:
-            await self._replace(subject, payload, after=last.seq if last is not None else 0)
+        await self._register.write(subjects.room_policy(room_id), msgspec.json.encode(policy))
         self._policies.put(room_id, policy, self._clock())
-
-    async def _replace(self, subject: str, payload: bytes, *, after: int) -> None:
-        digest = hashlib.blake2b(payload, digest_size=16).hexdigest()
-        try:
-            await self._log.append(subject, payload, message_id=f"{subject}:{after}:{digest}", expected=after)
-        except WrongSequence:
-            last = await self._log.last_from_leader(subject)
-            if last is None or last.payload != payload:
-                raise
 
     def _read(self, room_id: str) -> asyncio.Task[RoomPolicy]:
         """One read for all who ask meanwhile."""
@@ -259,12 +256,13 @@ class RoomStore:
 
     async def _read_policy(self, room_id: str) -> RoomPolicy:
         began = self._clock()
-        stored = await self._log.last(subjects.room_policy(room_id))
+        subject = subjects.room_policy(room_id)
         try:
-            policy = OPEN if stored is None else self._policy.decode(stored.payload)
+            stored = await self._register.read(subject)
+            policy = OPEN if stored is None else self._policy.decode(stored)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             UNREADABLE.inc()
-            log.error("policy_unreadable", seq=stored.seq if stored else 0)
+            log.error("policy_unreadable", subject=subject)
             raise Refusal("internal") from None  # never open a room by mistake
         self._policies.put(room_id, policy, began)
         return policy

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from proto.streams import CHAT, ORDERS
+from proto.streams import CHAT, ORDER_OWNERS, ORDERS
 from runtime.http import Server
 from runtime.log import Log
 from runtime.service import Process, Service
@@ -81,7 +81,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     reads = Log(calls, ORDERS)
     admission = Admission(_admission_limits(settings), time.monotonic())
     relays: dict[str, Relay] = {}
-    channels = Channels(relays, reads)
+    channels = Channels(relays, reads, Log(calls, ORDER_OWNERS))
 
     def author(session_id: str, channel: str) -> Listener | None:
         return handshake.author(session_id, channel)  # made below: it rests on the desk, which rests on this

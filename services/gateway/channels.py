@@ -28,11 +28,14 @@ class Place(NamedTuple):
 
 
 class Channels:
-    """`relays` by kind of channel; `orders` reads whose order it is when staff asks."""
+    """`relays` by kind of channel; `owners` says whose order it is when staff asks, and `orders` what older
+    versions placed.
+    """
 
-    def __init__(self, relays: Mapping[str, Relay], orders: Log) -> None:
+    def __init__(self, relays: Mapping[str, Relay], orders: Log, owners: Log) -> None:
         self._relays = relays
         self._orders = orders
+        self._owners = owners
 
     async def find(self, identity: Identity, name: str) -> Place | None:
         """Where `identity` finds the channel `name` (its form was checked); None if there is no such order.
@@ -59,5 +62,7 @@ class Channels:
 
     async def owner(self, order_id: str) -> str | None:
         """Whose order this is."""
-        stored = await self._orders.last(subjects.order_owner(order_id))
+        stored = await self._owners.last(subjects.order_owner(order_id))
+        if stored is None:
+            stored = await self._orders.last(subjects.order_owner_copy(order_id))
         return None if stored is None else msgspec.json.decode(stored.payload, type=OrderOwned).user_id

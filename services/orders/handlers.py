@@ -18,7 +18,7 @@ from proto.orders import (
     OrderStatus,
     PlaceOrder,
 )
-from proto.streams import ORDERS
+from proto.streams import ORDER_OWNERS, ORDERS
 from runtime.clock import utc_now
 from runtime.errors import WrongSequence
 from runtime.log import Log
@@ -178,7 +178,7 @@ def methods(handlers: Orders) -> list[Method[Any, Any]]:
 async def serve(process: Process[OrdersSettings]) -> AsyncIterator[None]:
     """Answer requests until left, then finish those under way."""
     bus = await process.bus("main")
-    handlers = Orders(OrderStore(Log(bus, ORDERS)), utc_now)
+    handlers = Orders(OrderStore(Log(bus, ORDERS), Log(bus, ORDER_OWNERS)), utc_now)
     server = RpcServer(bus, "orders", methods(handlers), concurrency=process.settings.concurrency)
     server.start()
     try:

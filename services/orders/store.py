@@ -1,5 +1,8 @@
 """The orders stream as a store: the last message of an order's subject is the order.
 
+Whose an order is lies in a stream of its own, which nobody purges. Versions before it look into the orders
+stream, where the claim is made as well, and first: so of an old and a new replica only one is given an id.
+
 Every write names the sequence it was decided on, so of two writers only one wins; and it carries a message id
 made from the idempotency key, so a repeated write is stored once.
 """
@@ -32,8 +35,9 @@ class Found(NamedTuple):
 class OrderStore:
     """Reads and writes orders. Raises what runtime.log raises."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, owners: Log) -> None:
         self._log = log
+        self._owned = owners
         self._orders = msgspec.json.Decoder(OrderChanged)
         self._owners = msgspec.json.Decoder(OrderOwned)
 
@@ -55,23 +59,26 @@ class OrderStore:
 
     async def owner(self, order_id: str) -> str | None:
         """Whose order this is."""
-        stored = await self._log.last(subjects.order_owner(order_id))
+        stored = await self._owned.last(subjects.order_owner(order_id))
+        if stored is None:  # an older version may have just placed it
+            stored = await self._log.last(subjects.order_owner_copy(order_id))
         return None if stored is None else self._owners.decode(stored.payload).user_id
 
     async def claim(self, order_id: str, user_id: str) -> None:
         """Make the order's id this user's, once and for good. Raises Refusal "order_exists" if it is somebody
         else's.
         """
-        payload = msgspec.json.encode(OrderOwned(user_id=user_id))
+        await self._claim(self._log, subjects.order_owner_copy(order_id), user_id)
+        await self._claim(self._owned, subjects.order_owner(order_id), user_id)
+
+    async def _claim(self, log: Log, subject: str, user_id: str) -> None:
+        owned = OrderOwned(user_id=user_id)
+        message_id = f"claim:{subject}:{subjects.encode(user_id)}"
         try:
-            await self._log.append(
-                subjects.order_owner(order_id),
-                payload,
-                message_id=f"claim:{order_id}:{subjects.encode(user_id)}",
-                expected=0,
-            )
+            await log.append(subject, msgspec.json.encode(owned), message_id=message_id, expected=0)
         except WrongSequence:
-            if await self.owner(order_id) != user_id:
+            stored = await log.last(subject)
+            if stored is None or self._owners.decode(stored.payload) != owned:
                 raise Refusal("order_exists") from None
 
     async def of_user(self, user_id: str) -> list[OrderChanged]:

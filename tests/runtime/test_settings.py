@@ -181,7 +181,7 @@ def test_a_process_starts_without_any_variable() -> None:
     """All settings that every process shares have a default."""
     found = load(ProcessSettings, {})
     assert found.nats_url == ("nats://127.0.0.1:4222",)
-    assert (found.host, found.stream_replicas, found.log_format) == ("127.0.0.1", 1, "json")
+    assert (found.host, found.stream_replicas, found.log_format) == ("127.0.0.1", None, "json")
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ from services.chat.store import RoomStore
 from tests.services.chat.rooms import new_room
 from tests.support.buses import connected_bus
 from tests.support.nats_server import NatsServer
+from tests.support.registers import confirmed, register
 from tests.support.stack import ServiceProcess
-from tests.support.streams import provisioned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -128,7 +128,7 @@ class Replicas(NamedTuple):
 async def replica(url: str, time: Time) -> AsyncIterator[Chat]:
     """A chat service with a connection of its own: one message a second, three at once."""
     async with connected_bus(url) as bus:
-        store = RoomStore(Log(bus, CHAT), time.monotonic)
+        store = RoomStore(Log(bus, CHAT), register(bus), time.monotonic)
         chat = Chat(store, Rate(60, 3), time.utc, time.monotonic)
         server = RpcServer(bus, "chat", methods(chat))
         server.start()
@@ -152,7 +152,7 @@ async def replicas(chat_nats: NatsServer, request: pytest.FixtureRequest) -> Asy
     """Two of them; whichever is free answers, requests that come alone and those that come together."""
     time = Time()
     async with connected_bus(chat_nats.url) as bus:
-        await provisioned(bus, CHAT)
+        await confirmed(bus)
         async with replica(chat_nats.url, time) as one, replica(chat_nats.url, time) as other:
             yield Replicas(Caller(bus, batched=request.param == "batched"), time, (one, other))
 
@@ -425,7 +425,7 @@ def processes(url: str, folder: Path, count: int) -> Iterator[list[ServiceProces
 async def test_a_killed_service_loses_and_doubles_nothing(own_nats: NatsServer, tmp_path: Path) -> None:
     """All that was acknowledged is stored once, at the position that was told; each user's in order."""
     async with connected_bus(own_nats.url) as bus:
-        await provisioned(bus, CHAT)
+        await confirmed(bus)
         with processes(own_nats.url, tmp_path, 2) as (victim, survivor):
             caller, sent = Caller(bus, timeout=20), {}
             enough = asyncio.Event()
@@ -454,7 +454,7 @@ async def test_a_killed_service_loses_and_doubles_nothing(own_nats: NatsServer, 
 async def test_a_drained_service_answers_what_it_has_taken(own_nats: NatsServer, tmp_path: Path) -> None:
     """It ends with status 0 and no traceback, and the next one takes over."""
     async with connected_bus(own_nats.url) as bus:
-        await provisioned(bus, CHAT)
+        await confirmed(bus)
         with processes(own_nats.url, tmp_path, 1) as (process,):
             caller = Caller(bus)
             sent = await caller.send("lobby", "hello")

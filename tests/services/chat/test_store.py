@@ -16,7 +16,7 @@ from proto.chat import Access, ChatMessage, RoomPolicy
 from proto.errors import Refusal
 from proto.headers import MSG_ID, NUDGE, ORIGIN
 from proto.positions import Position, parse_position
-from proto.streams import CHAT
+from proto.streams import CHAT, CHAT_POLICIES
 from runtime import headers as wire
 from runtime import log as log_module
 from runtime.errors import NotConnected, Unavailable, WrongSequence
@@ -26,6 +26,7 @@ from services.chat.room import OPEN
 from services.chat.store import Policies, RoomStore
 from tests.services.chat.rooms import interleave, new_room, said
 from tests.support.buses import connected_bus, metric
+from tests.support.registers import confirmed, register
 from tests.support.streams import delete, provisioned, trim
 from tests.support.until import until
 
@@ -66,7 +67,7 @@ class LaggingLog(Log):
 async def bus(nats: NatsServer) -> AsyncIterator[Bus]:
     """A connection to the server that all share; the chat stream is there."""
     async with connected_bus(nats.url) as connected:
-        await provisioned(connected, CHAT)
+        await confirmed(connected)
         yield connected
 
 
@@ -83,9 +84,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(log: Log, clock: Clock) -> AsyncIterator[RoomStore]:
+async def store(bus: Bus, log: Log, clock: Clock) -> AsyncIterator[RoomStore]:
     """A store as one replica has it."""
-    opened = RoomStore(log, clock)
+    opened = RoomStore(log, register(bus), clock)
     yield opened
     await opened.close()
 
@@ -224,13 +225,15 @@ async def test_a_message_is_fanned_out_with_where_it_came_from(bus: Bus, store: 
     assert (again.position, again.duplicate, first.duplicate) == (first.position, True, False)
 
 
-async def test_a_repeat_gives_the_first_time_and_text(store: RoomStore, log: Log, clock: Clock) -> None:
+async def test_a_repeat_gives_the_first_time_and_text(
+    bus: Bus, store: RoomStore, log: Log, clock: Clock
+) -> None:
     """Through another replica as well, and after others have spoken."""
     room_id = new_room()
     first = await store.put(said(room_id, "hello"), None)
     await store.put(said(room_id, "something else"), None)
     later = msgspec.structs.replace(said(room_id, "hello"), name="Al", text="changed")
-    again = await RoomStore(log, clock).put(later, None)
+    again = await RoomStore(log, register(bus), clock).put(later, None)
 
     assert again == (said(room_id, "hello"), first.position, True)
     assert await texts(store, room_id) == ["hello", "something else"]
@@ -348,13 +351,15 @@ async def test_a_position_of_the_future_or_of_another_stream_is_unknown(store: R
 
 
 async def test_a_position_another_replica_has_just_given_is_known(
-    store: RoomStore, log: Log, clock: Clock
+    bus: Bus, store: RoomStore, log: Log, clock: Clock
 ) -> None:
     """This one need not have seen that message."""
     room_id = new_room()
     await store.put(said(room_id, "one"), None)
     await interleave(log, [new_room()] * 50)
-    position = parse_position((await RoomStore(log, clock).put(said(room_id, "two"), None)).position)
+    position = parse_position(
+        (await RoomStore(log, register(bus), clock).put(said(room_id, "two"), None)).position
+    )
 
     page = await store.history(room_id, position, 10)
     assert [message.text for message in page.messages] == ["one"]
@@ -370,7 +375,7 @@ async def test_a_stream_created_anew_is_noticed(own_nats: NatsServer) -> None:
     async with connected_bus(own_nats.url) as bus:
         clock = Clock()
         await provisioned(bus, CHAT)
-        store = RoomStore(Log(bus, CHAT), clock)
+        store = RoomStore(Log(bus, CHAT), register(bus), clock)
         old = [parse_position((await store.put(said("r", f"m{n}"), None)).position) for n in range(3)]
         await delete(bus, CHAT.name)
         await provisioned(bus, CHAT)
@@ -398,7 +403,7 @@ async def test_a_new_connection_asks_what_the_stream_is(own_nats: NatsServer) ->
     """A server that comes back with an empty disk has another stream."""
     async with connected_bus(own_nats.url) as bus:
         await provisioned(bus, CHAT)
-        store = RoomStore(Log(bus, CHAT), Clock())
+        store = RoomStore(Log(bus, CHAT), register(bus), Clock())
         bus.on_connected(store.doubt)
         before = parse_position((await store.put(said("r", "before"), None)).position)
         await delete(bus, CHAT.name)
@@ -415,7 +420,7 @@ async def test_what_is_known_is_enough_while_the_stream_does_not_answer(own_nats
     """An append outlives a restart of NATS, and its position needs no more than was known before."""
     async with connected_bus(own_nats.url) as bus:
         await provisioned(bus, CHAT)
-        store = RoomStore(Log(bus, CHAT), Clock())
+        store = RoomStore(Log(bus, CHAT), register(bus), Clock())
         bus.on_connected(store.doubt)
         first = await store.put(said("r", "first"), None)
         own_nats.kill()
@@ -433,7 +438,7 @@ async def test_without_nats_it_is_said_at_once(own_nats: NatsServer) -> None:
     async with connected_bus(own_nats.url) as bus:
         own_nats.kill()
         await until(lambda: not bus.connected, 12, what="a disconnect")
-        store = RoomStore(Log(bus, CHAT), Clock())
+        store = RoomStore(Log(bus, CHAT), register(bus), Clock())
 
         for asked in (store.put(said("r", "hello"), None), store.position("r"), store.history("r", None, 1)):
             with pytest.raises(Unavailable):
@@ -450,18 +455,21 @@ async def test_a_room_without_a_policy_is_open(store: RoomStore) -> None:
     assert await store.policy(new_room()) == OPEN
 
 
-async def test_a_policy_is_the_last_one_set(store: RoomStore, log: Log, clock: Clock) -> None:
+async def test_a_policy_is_the_last_one_set(bus: Bus, store: RoomStore, log: Log, clock: Clock) -> None:
     """At once where it was set, elsewhere within seconds; setting it again stores nothing."""
-    room_id, elsewhere = new_room(), RoomStore(log, clock)
+    room_id, elsewhere = new_room(), RoomStore(log, register(bus), clock)
     assert await elsewhere.policy(room_id) == OPEN
     await store.set_policy(room_id, MEMBERS)
-    last = await log.last(subjects.room_policy(room_id))
+    kept = Log(bus, CHAT_POLICIES)
+    last = await kept.last(subjects.room_policy(room_id))
+    copy = await log.last(subjects.room_policy_copy(room_id))
     await store.set_policy(room_id, MEMBERS)
     await elsewhere.set_policy(room_id, MEMBERS)
 
-    assert await log.last(subjects.room_policy(room_id)) == last
+    assert await kept.last(subjects.room_policy(room_id)) == last
+    assert await log.last(subjects.room_policy_copy(room_id)) == copy
     assert await store.policy(room_id) == MEMBERS
-    stranger = RoomStore(log, clock)
+    stranger = RoomStore(log, register(bus), clock)
     assert await stranger.policy(room_id) == MEMBERS
     await store.set_policy(room_id, OPEN)
     assert await store.policy(room_id) == OPEN
@@ -470,43 +478,45 @@ async def test_a_policy_is_the_last_one_set(store: RoomStore, log: Log, clock: C
     assert await stranger.policy(room_id) == OPEN
 
 
-async def test_a_policy_can_come_back(store: RoomStore, log: Log, clock: Clock) -> None:
+async def test_a_policy_can_come_back(bus: Bus, store: RoomStore, log: Log, clock: Clock) -> None:
     """The same policy after another one is a change, also within the time in which repeats are known."""
     room_id = new_room()
     for policy in (MEMBERS, OPEN, MEMBERS, OPEN, MEMBERS):
         await store.set_policy(room_id, policy)
 
-        assert await RoomStore(log, clock).policy(room_id) == policy
+        assert await RoomStore(log, register(bus), clock).policy(room_id) == policy
 
 
-async def test_of_two_who_set_a_policy_at_once_one_wins(store: RoomStore, log: Log, clock: Clock) -> None:
+async def test_of_two_who_set_a_policy_at_once_one_wins(
+    bus: Bus, store: RoomStore, log: Log, clock: Clock
+) -> None:
     """The other is told; nobody believes in a policy that is not there."""
-    room_id, other = new_room(), RoomStore(log, clock)
+    room_id, other = new_room(), RoomStore(log, register(bus), clock)
     policies = [RoomPolicy(per_minute=1), RoomPolicy(per_minute=2)]
     answers = await asyncio.gather(
         store.set_policy(room_id, policies[0]), other.set_policy(room_id, policies[1]), return_exceptions=True
     )
 
     assert {type(answer) for answer in answers} in ({type(None)}, {type(None), WrongSequence})
-    stored = await RoomStore(log, clock).policy(room_id)
+    stored = await RoomStore(log, register(bus), clock).policy(room_id)
     assert stored in [policy for policy, answer in zip(policies, answers, strict=True) if answer is None]
 
 
-async def test_many_who_ask_at_once_are_one_read(store: RoomStore, log: Log) -> None:
+async def test_many_who_ask_at_once_are_one_read(bus: Bus, store: RoomStore, log: Log) -> None:
     """A crowd that joins a room costs the stream one read."""
     room_id = new_room()
     await store.set_policy(room_id, MEMBERS)
-    fresh = RoomStore(log, Clock())
-    reads = metric("log_reads_total", stream="CHAT", kind="last")
+    fresh = RoomStore(log, register(bus), Clock())
+    reads = metric("log_reads_total", stream="CHAT_POLICIES", kind="last")
 
     assert set(await asyncio.gather(*(fresh.policy(room_id) for _ in range(200)))) == {MEMBERS}
-    assert metric("log_reads_total", stream="CHAT", kind="last") == reads + 1
+    assert metric("log_reads_total", stream="CHAT_POLICIES", kind="last") == reads + 1
 
 
-async def test_an_unreadable_policy_opens_no_room(store: RoomStore, log: Log) -> None:
+async def test_an_unreadable_policy_opens_no_room(store: RoomStore, bus: Bus) -> None:
     """Nobody gets in, and it is logged."""
     room_id = new_room()
-    await log.append(subjects.room_policy(room_id), b'{"access":"secret"}', message_id=room_id)
+    await register(bus).write(subjects.room_policy(room_id), b'{"access":"secret"}')
 
     with pytest.raises(Refusal) as refused:
         await store.policy(room_id)
@@ -516,9 +526,9 @@ async def test_an_unreadable_policy_opens_no_room(store: RoomStore, log: Log) ->
 async def test_a_known_policy_outlives_nats_for_a_while(own_nats: NatsServer) -> None:
     """A room does not close because a server restarts; nor is an old policy followed for ever."""
     async with connected_bus(own_nats.url) as bus:
-        await provisioned(bus, CHAT)
+        await confirmed(bus)
         clock = Clock()
-        store = RoomStore(Log(bus, CHAT), clock)
+        store = RoomStore(Log(bus, CHAT), register(bus), clock)
         await store.set_policy("r", MEMBERS)
         own_nats.kill()
         await until(lambda: not bus.connected, 12, what="a disconnect")

@@ -52,7 +52,9 @@ def relay() -> Relay:
 def test_what_cannot_be_done_at_once_leaves_the_room_open(relay: Relay, frame: JoinRoom) -> None:
     """Those who wait for it would otherwise open it again and again."""
     joining = Joining(
-        Channels({"room": relay}, cast("Any", None)), cast("Any", Unloaded()), cast("Any", None)
+        Channels({"room": relay}, cast("Any", None), cast("Any", None)),
+        cast("Any", Unloaded()),
+        cast("Any", None),
     )
     joining._open_rooms.remember("a", time.monotonic())
 
@@ -66,7 +68,9 @@ def test_a_refusal_leaves_the_room_open_too(relay: Relay) -> None:
     for _ in range(20):
         deep = {"a": deep}
     joining = Joining(
-        Channels({"room": relay}, cast("Any", None)), cast("Any", Unloaded()), cast("Any", None)
+        Channels({"room": relay}, cast("Any", None), cast("Any", None)),
+        cast("Any", Unloaded()),
+        cast("Any", None),
     )
     joining._open_rooms.remember("a", time.monotonic())
 

@@ -21,7 +21,7 @@ from proto.orders import (
     OrderStatus,
     PlaceOrder,
 )
-from proto.streams import ORDERS
+from proto.streams import ORDER_OWNERS, ORDERS
 from runtime.clock import utc_now
 from runtime.log import Log
 from runtime.rpc import RpcServer, call
@@ -73,8 +73,12 @@ async def shop(nats: NatsServer) -> AsyncIterator[Shop]:
     """Each replica has its own connection."""
     async with connected_bus(nats.url) as first, connected_bus(nats.url) as second:
         await provisioned(first, ORDERS)
+        await provisioned(first, ORDER_OWNERS)
         logs = [Log(bus, ORDERS) for bus in (first, second)]
-        one, two = (Orders(OrderStore(log), utc_now) for log in logs)
+        stores = [
+            OrderStore(log, Log(bus, ORDER_OWNERS)) for log, bus in zip(logs, (first, second), strict=True)
+        ]
+        one, two = (Orders(store, utc_now) for store in stores)
         yield Shop(one, two, logs[0], first)
 
 
@@ -139,7 +143,7 @@ async def test_nothing_is_refused_because_a_replica_lags(shop: Shop, order_id: s
     """It still has the order where the next step is not allowed; and what is not allowed stays so."""
     await shop.place(order_id)
     await shop.advance(order_id, OrderStatus.CONFIRMED)
-    lagging = Orders(LaggingStore(shop.log), utc_now)
+    lagging = Orders(LaggingStore(shop.log, Log(shop.bus, ORDER_OWNERS)), utc_now)
     step = AdvanceOrder(order_id=order_id, status=OrderStatus.PREPARING, key="p", user_id="alice")
     reply = await lagging.advance(step)
 
@@ -154,7 +158,7 @@ async def test_a_change_that_counts_and_cannot_be_read_yet_is_waited_for(shop: S
     """A cluster's leader compares with what is on its way to its disks."""
     await shop.place(order_id)
     await shop.advance(order_id, OrderStatus.CONFIRMED)
-    store = LaggingStore(shop.log)
+    store = LaggingStore(shop.log, Log(shop.bus, ORDER_OWNERS))
     store.blind = 5
     reply = await Orders(store, utc_now).cancel(CancelOrder(order_id=order_id, key="c", user_id="alice"))
 

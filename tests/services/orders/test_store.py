@@ -11,7 +11,7 @@ import pytest
 
 from proto.errors import Refusal
 from proto.orders import Order, OrderChanged, OrderStatus
-from proto.streams import ORDERS
+from proto.streams import ORDER_OWNERS, ORDERS
 from runtime.errors import WrongSequence
 from runtime.log import Log
 from services.orders import store as store_module
@@ -32,7 +32,8 @@ async def store(nats: NatsServer) -> AsyncIterator[OrderStore]:
     """The store of one replica."""
     async with connected_bus(nats.url) as bus:
         await provisioned(bus, ORDERS)
-        yield OrderStore(Log(bus, ORDERS))
+        await provisioned(bus, ORDER_OWNERS)
+        yield OrderStore(Log(bus, ORDERS), Log(bus, ORDER_OWNERS))
 
 
 @pytest.fixture
