@@ -117,8 +117,9 @@ class Register:
 
     async def write(self, subject: str, value: bytes) -> None:
         """Make `value` that of `subject`. Raises WrongSequence if somebody else wrote another one meanwhile,
-        and what runtime.log raises.
+        and what runtime.log raises; msgspec.MsgspecError for what is no JSON.
         """
+        msgspec.json.decode(value)  # one that cannot be read would vouch for nothing
         stored, copy = await _both(
             self._kept.last_from_leader(subject),
             self._old.last_from_leader(self._moved.old_subject(subject)),

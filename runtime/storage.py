@@ -41,9 +41,10 @@ def parse_size(text: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """A size as people read it, never less than it is by more than a tenth: 5.6GiB, 128MiB."""
+    """A size as people read it: 5.64GiB, 128MiB."""
     unit = next((unit for unit in ("Gi", "Mi", "Ki") if size >= _UNITS[unit]), None)
-    return f"{size / _UNITS[unit]:.4g}{unit or ''}B"
+    number = f"{size / _UNITS[unit]:.2f}".rstrip("0").rstrip(".")
+    return f"{number}{unit or ''}B"
 
 
 def shared(specs: Sequence[StreamSpec], total: int) -> tuple[StreamSpec, ...]:

@@ -82,7 +82,7 @@ def _wrong(check: str, spec: StreamSpec, config: dict[str, Any], replicas: int) 
     if "num_replicas" in fields:
         yield fault(
             check,
-            f"it has {config.get('num_replicas')} replicas where {replicas} are wanted",
+            f"it has {config.get('num_replicas')} replicas where {replicas} are asked for",
             f"Run CARILLON_STREAM_REPLICAS={replicas} {PROVISION}, on a cluster with as many servers.",
         )
     # What a stream may hold is the provisioner's to say, by CARILLON_STREAM_BYTES.

@@ -466,6 +466,12 @@ SERVICES: Final = Board(
                     ),
                 ),
                 Panel(
+                    "Policies of rooms in force",
+                    "0: some may be missing, and every room is closed until an operator has looked.",
+                    "short",
+                    (Query("min(carillon_register_vouched{@})", "in force"),),
+                ),
+                Panel(
                     "Contended writes",
                     "Writes that came second and were decided again.",
                     "ops",

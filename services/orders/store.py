@@ -1,7 +1,7 @@
 """The orders stream as a store: the last message of an order's subject is the order.
 
 Whose an order is lies in a stream of its own, which nobody purges. Versions before it look into the orders
-stream, where the claim is made as well, and first: so of an old and a new replica only one is given an id.
+stream, where the claim is made as well: so of an old and a new replica only one is given an id.
 
 Every write names the sequence it was decided on, so of two writers only one wins; and it carries a message id
 made from the idempotency key, so a repeated write is stored once.
@@ -30,6 +30,14 @@ class Found(NamedTuple):
 
     event: OrderChanged
     seq: int
+
+
+class _Record(NamedTuple):
+    """Whose an order is, as it is stored; `new` if it was not before."""
+
+    owned: OrderOwned
+    seq: int
+    new: bool
 
 
 class OrderStore:
@@ -68,18 +76,36 @@ class OrderStore:
         """Make the order's id this user's, once and for good. Raises Refusal "order_exists" if it is somebody
         else's.
         """
-        await self._claim(self._log, subjects.order_owner_copy(order_id), user_id)
-        await self._claim(self._owned, subjects.order_owner(order_id), user_id)
-
-    async def _claim(self, log: Log, subject: str, user_id: str) -> None:
         owned = OrderOwned(user_id=user_id)
-        message_id = f"claim:{subject}:{subjects.encode(user_id)}"
+        record = await self._claim(self._owned, subjects.order_owner(order_id), owned)
+        if record.owned != owned:
+            raise Refusal("order_exists")
+        copy = await self._claim(self._log, subjects.order_owner_copy(order_id), owned)
+        if copy.owned != owned and record.new:  # an older version had given it away
+            await self._put_right(order_id, copy.owned, record.seq)
+            raise Refusal("order_exists")
+
+    async def _claim(self, log: Log, subject: str, owned: OrderOwned) -> _Record:
+        """Store `owned` unless something is there; what is there then."""
+        message_id = f"claim:{subject}:{subjects.encode(owned.user_id)}"
         try:
-            await log.append(subject, msgspec.json.encode(owned), message_id=message_id, expected=0)
+            appended = await log.append(
+                subject, msgspec.json.encode(owned), message_id=message_id, expected=0
+            )
         except WrongSequence:
             stored = await log.last(subject)
-            if stored is None or self._owners.decode(stored.payload) != owned:
-                raise Refusal("order_exists") from None
+            if stored is None:
+                raise
+            return _Record(self._owners.decode(stored.payload), stored.seq, new=False)
+        return _Record(owned, appended.seq, new=not appended.duplicate)
+
+    async def _put_right(self, order_id: str, owned: OrderOwned, seq: int) -> None:
+        await self._owned.append(
+            subjects.order_owner(order_id),
+            msgspec.json.encode(owned),
+            message_id=f"right:{order_id}:{seq}",
+            expected=seq,
+        )
 
     async def of_user(self, user_id: str) -> list[OrderChanged]:
         """All orders of a user, newest first. Raises Refusal "overloaded" beyond what one read may cost."""

@@ -9,6 +9,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm
 
-from carillon.doctor import keys, nats, proxy
+from carillon.doctor import keys, nats, proxy, streams
 from carillon.settings import CliSettings
 from deploy.nats.accounts import configuration
 from proto.registry import Party
@@ -79,7 +80,7 @@ def faults(found: list[Finding]) -> dict[str, str]:
     return {each.check: each.detail for each in found if each.status == "fault"}
 
 
-OF_GATEWAYS: Final = ("ORDERS", "CHAT", "PRESENCE_LEASES", "PRESENCE_ROSTERS")
+OF_GATEWAYS: Final = ("ORDER_OWNERS", "ORDERS", "CHAT", "PRESENCE_LEASES", "PRESENCE_ROSTERS")
 """Streams that a gateway has to do with: it is examined as one."""
 
 
@@ -173,6 +174,36 @@ async def test_one_replica_where_three_are_asked_for(own_nats: NatsServer) -> No
 
     told = "it has 1 replicas where 3 are asked for"
     assert faults(found) == {f"stream {name}": told for name in OF_GATEWAYS}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "copies", "asked", "well"),
+    [
+        ({"leader": "X"}, 1, None, True),
+        ({"name": "c", "leader": "n0"}, 3, None, True),
+        ({"name": "c", "leader": "n0"}, 3, 1, True),
+        ({"name": "c", "leader": "n0"}, 5, 3, True),
+        ({"name": "c", "leader": "n0"}, 1, None, False),
+        ({"name": "c", "leader": "n0"}, 1, 3, False),
+        ({"name": "c", "leader": "n0"}, 1, 1, True),
+    ],
+)
+def test_fewer_copies_are_a_fault_and_more_are_none(
+    cluster: dict[str, str], copies: int, asked: int | None, well: bool
+) -> None:
+    """Where no number is set, a cluster should have three of each and a single server one."""
+    told = {"config": wanted(CHAT, copies), "cluster": cluster}
+    found = streams.judged(CHAT, msgspec.convert(told, streams.StreamInfo), asked)
+
+    assert [each.status for each in found] == ["ok" if well else "fault"]
+
+
+def test_what_a_stream_may_hold_is_not_the_doctors_to_say() -> None:
+    """A small disk is shared by CARILLON_STREAM_BYTES, which nobody but the provisioner is told."""
+    told = {"config": {**wanted(CHAT, 1), "max_bytes": 100_000_000}}
+    found = streams.judged(CHAT, msgspec.convert(told, streams.StreamInfo), None)
+
+    assert [each.status for each in found] == ["ok"]
 
 
 async def test_a_stream_of_another_make(own_nats: NatsServer) -> None:

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from proto.errors import CATALOGUE
 from proto.frames import ResetReason
+from proto.permissions import rights
+from proto.registry import Party
 from proto.streams import STREAMS
 from tests.support.api import OrdersClient
 from tests.support.exported import collectors
@@ -20,7 +22,7 @@ from tests.support.until import until
 from tests.support.ws import WsClient, chatter, leave_all
 
 MOST: Final = 600
-OTHERS: Final = ("carillon_orders_", "carillon_chat_")
+OTHERS: Final = ("carillon_orders_", "carillon_chat_", "carillon_register_")
 """Metrics of services that run in other processes."""
 PYTHON: Final = 25
 """What prometheus_client tells of the process and of Python: about 20."""
@@ -41,7 +43,9 @@ VALUES: Final[dict[str, frozenset[str]]] = {
     "route": _set("orders_create orders_list orders_get orders_status page"),
     "component": _set("orders chat presence gateway"),
     "state": _set("all lingering"),
-    "stream": frozenset(spec.name for spec in STREAMS),
+    "stream": frozenset(
+        spec.name for spec in STREAMS if f"$JS.API.STREAM.INFO.{spec.name}" in rights(Party.GATEWAY).publish
+    ),
     "transport": _set("websocket sse"),
     "version": _set("0.1.0"),
 }

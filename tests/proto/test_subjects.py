@@ -193,6 +193,6 @@ def test_plain_ids_stay_readable() -> None:
     """An operator sees the ids themselves in the subjects of ordinary orders."""
     assert order_log("alice", "o-1_A") == "orders.log.alice.o-1_A"
     assert orders_of("alice") == "orders.log.alice.*"
-    assert order_owner("o-1_A") == "orders.owner.o-1_A"
+    assert order_owner("o-1_A") == "orders.owned.o-1_A"
     assert order_live("alice", "o-1_A") == "live.orders.alice.o-1_A"
     assert subjects.rpc("orders", "place") == "rpc.orders.place"

@@ -26,6 +26,7 @@ from proto.subjects import (
     order_live,
     order_log,
     order_owner,
+    order_owner_copy,
     orders_of,
     parse_order_log,
 )
@@ -186,7 +187,8 @@ def test_an_order_lives_where_it_always_did(vector: Vector) -> None:
 
     assert order_log(user, order) == vector["log"]
     assert orders_of(user) == vector["ofUser"]
-    assert order_owner(order) == vector["owner"]
+    assert order_owner(order) == vector["owned"]
+    assert order_owner_copy(order) == vector["owner"]
     assert order_live(user, order) == vector["live"]
     assert parse_order_log(vector["log"]) == OrderAddress(user, order)
 

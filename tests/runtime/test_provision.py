@@ -13,9 +13,19 @@ import pytest
 
 from proto.streams import GIB, ORDERS, STREAMS
 from runtime import provision as provision_module
-from runtime.provision import ProvisionError, ProvisionSettings, provision, provision_all, wanted
+from runtime.provision import (
+    ProvisionError,
+    ProvisionSettings,
+    becoming,
+    differences,
+    provision,
+    provision_all,
+    wanted,
+)
+from runtime.storage import reserves, reserving
 from tests.support.buses import connected_bus
 from tests.support.nats_cluster import NatsCluster
+from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
 from tests.support.stack import ROOT
 from tests.support.streams import api, config_of, spec_for
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
 
     from proto.streams import StreamSpec
     from runtime.bus import Bus
-    from tests.support.nats_server import NatsServer
 
 
 @pytest.fixture
@@ -144,6 +153,101 @@ async def test_several_provisioners_at_once_agree(bus: Bus) -> None:
 
     assert set(outcomes) <= {"created", "unchanged", "updated"}
     assert await provision(bus, ORDERS, 1) == "unchanged"
+
+
+def test_copies_are_never_lowered_unless_told_by_name() -> None:
+    """A number that is smaller than what a stream has, or none at all, changes nothing."""
+    existing = {**wanted(ORDERS, 3), "max_bytes": ORDERS.max_bytes}
+    assert differences(existing, ORDERS, 1) == []
+    assert differences(existing, ORDERS, 5) == ["num_replicas"]
+    assert becoming(existing, ORDERS, 1)["num_replicas"] == 3
+
+
+@pytest.mark.timeout(90)
+async def test_copies_in_a_cluster() -> None:
+    """Without a number a new stream has three; they stay until the stream is named."""
+    with NatsCluster() as cluster:
+        url = cluster.servers[0].url
+        await provision_all(settings_for(url, wait_seconds=30))
+        async with connected_bus(url) as bus:
+            assert {(await config_of(bus, spec.name))["num_replicas"] for spec in STREAMS} == {3}
+            await provision_all(settings_for(url, stream_replicas=1))
+            assert (await config_of(bus, "CHAT"))["num_replicas"] == 3
+            await provision_all(settings_for(url, stream_replicas=1, lower_replicas=("CHAT",)))
+            assert (await config_of(bus, "CHAT"))["num_replicas"] == 1
+            assert (await config_of(bus, "ORDERS"))["num_replicas"] == 3
+            await provision_all(settings_for(url))
+            assert (await config_of(bus, "CHAT"))["num_replicas"] == 1
+
+
+@pytest.mark.parametrize("spec", [spec for spec in STREAMS if spec.lasting], ids=lambda spec: spec.name)
+async def test_what_decides_on_rights_or_on_who_is_there_cannot_be_purged(bus: Bus, spec: StreamSpec) -> None:
+    """Nor can that be changed again; and an age limit that was set is taken off by the provisioner."""
+    await provision(bus, spec, 1)
+    config = await config_of(bus, spec.name)
+    with pytest.raises(AssertionError, match="purge not permitted"):
+        await api(bus, f"STREAM.PURGE.{spec.name}")
+    with pytest.raises(AssertionError, match="can not cancel deny purge"):
+        await api(bus, f"STREAM.UPDATE.{spec.name}", {**config, "deny_purge": False})
+    await api(bus, f"STREAM.UPDATE.{spec.name}", {**config, "max_age": 3600 * 1_000_000_000, "max_msgs": 9})
+    assert await provision(bus, spec, 1) == "updated"
+
+    config = await config_of(bus, spec.name)
+    assert (config["max_age"], config["max_msgs"]) == (0, -1)
+    assert {spec.name for spec in STREAMS if spec.lasting} == {
+        "ORDER_OWNERS",
+        "CHAT_POLICIES",
+        "PRESENCE_LEASES",
+        "PRESENCE_ROSTERS",
+    }
+
+
+# -- a small disk -------------------------------------------------------------------
+
+
+async def test_on_a_small_disk_nothing_is_made_until_all_fits() -> None:
+    """What is needed is said, and how to do with less; then each stream has its share."""
+    server = NatsServer(config="jetstream { max_file: 4GB }")
+    server.start()
+    try:
+        code, out, _ = await asyncio.to_thread(finished, server.url)
+        told = json.loads(out.splitlines()[-1])["error"]
+        async with connected_bus(server.url) as bus:
+            names = json.loads((await bus.request("$JS.API.STREAM.NAMES", b"", timeout=5)).payload)
+            assert (code, names["streams"]) == (1, None)
+            assert "need 5.64GiB" in told
+            assert "CARILLON_STREAM_BYTES" in told
+
+            for _ in range(2):
+                code, out, _ = await asyncio.to_thread(finished, server.url, STREAM_BYTES="3GiB")
+                assert code == 0, out
+            bounds = [(await config_of(bus, spec.name))["max_bytes"] for spec in STREAMS]
+            assert 3 * GIB - len(STREAMS) < sum(bounds) <= 3 * GIB
+            assert [bound > 0 for bound in bounds] == [True] * len(STREAMS)
+    finally:
+        server.destroy()
+
+
+async def test_a_provisioner_that_was_killed_while_it_asked_for_room_is_made_up_for(bus: Bus) -> None:
+    """The first stream has the room of all, and gets its own."""
+    await api(bus, f"STREAM.CREATE.{STREAMS[0].name}", reserving(wanted(STREAMS[0], 1), 5 * GIB))
+    assert await provision(bus, STREAMS[0], 1) == "updated"
+
+    config = await config_of(bus, STREAMS[0].name)
+    assert config["max_bytes"] == STREAMS[0].max_bytes
+    assert not reserves(config)
+
+
+def test_settings_of_the_provisioner_are_looked_at() -> None:
+    """Each fault is named before NATS is asked anything."""
+    code, _, err = finished(
+        "nats://127.0.0.1:1", STREAM_BYTES="3GB", LOWER_REPLICAS="CHATS,CHAT", CONFIRM="ORDERS"
+    )
+
+    assert code == 2
+    assert "CARILLON_STREAM_BYTES: expected a size" in err
+    assert "CARILLON_LOWER_REPLICAS: there is no stream CHATS" in err
+    assert "CARILLON_CONFIRM: only CHAT_POLICIES" in err
 
 
 # -- the command ------------------------------------------------------------------

@@ -7,17 +7,18 @@ import datetime as dt
 import secrets
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from proto.errors import Refusal
-from proto.orders import Order, OrderChanged, OrderStatus
+from proto.orders import Order, OrderChanged, OrderOwned, OrderStatus
 from proto.streams import ORDER_OWNERS, ORDERS
 from runtime.errors import WrongSequence
 from runtime.log import Log
 from services.orders import store as store_module
 from services.orders.store import Found, OrderStore
 from tests.support.buses import connected_bus
-from tests.support.streams import provisioned
+from tests.support.streams import provisioned, trim
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,3 +146,28 @@ async def test_more_orders_than_one_read_answers_are_listed_all_the_same(
     with pytest.raises(Refusal) as caught:
         await store.of_user(user)
     assert caught.value.code == "overloaded"
+
+
+async def test_an_owner_outlives_a_purge_and_its_id_is_not_given_away(store: OrderStore, user: str) -> None:
+    """Whatever goes from the stream of the orders, also the copy of its owner that older versions read."""
+    order_id = secrets.token_hex(8)
+    await store.claim(order_id, user)
+    await trim(store._log._bus, "ORDERS", f"orders.*.{order_id}", keep=0)
+
+    assert await store.owner(order_id) == user
+    with pytest.raises(Refusal) as refused:
+        await store.claim(order_id, "mallory")
+    assert refused.value.code == "order_exists"
+    await store.claim(order_id, user)
+
+
+async def test_an_id_that_an_older_version_gave_is_taken(store: OrderStore, user: str) -> None:
+    """Also before the provisioner has moved it."""
+    order_id = secrets.token_hex(8)
+    owned = msgspec.json.encode(OrderOwned(user_id=user))
+    await store._log.append(f"orders.owner.{order_id}", owned, message_id=order_id)
+
+    assert await store.owner(order_id) == user
+    with pytest.raises(Refusal):
+        await store.claim(order_id, "mallory")
+    assert await store.owner(order_id) == user
