@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from proto.orders import UserId
+from proto.names import ClientId, PositionText, RoomId, UserId
 from proto.register import Vouch
 
 MAX_TEXT: Final = 2_000
@@ -22,23 +22,6 @@ MAX_NAME: Final = 64
 """Characters of a stored name; what is longer is cut."""
 MAX_MEMBERS: Final = 1_000
 
-# In Python `$` also matches before a last line end, in JavaScript it does not; with `(?!\n)` both agree.
-RoomId = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=128,
-        pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)",
-        description="1 to 128 bytes of UTF-8 without control characters",
-    ),
-]
-ClientId = Annotated[
-    str,
-    Meta(
-        pattern=r"^[\x21-\x7e]{1,128}$(?!\n)",
-        description="1 to 128 visible ASCII characters, the sender's own message id",
-    ),
-]
 Origin = Annotated[
     str,
     Meta(
@@ -46,7 +29,6 @@ Origin = Annotated[
         description="1 to 64 visible ASCII characters, the sender's session",
     ),
 ]
-PositionText = Annotated[str, Meta(max_length=64, description="<epoch>-<seq>")]
 PerMinute = Annotated[int, Meta(ge=1, le=6000, description="messages of one user in a minute")]
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from proto.names import UserId
+
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -60,7 +62,7 @@ class Rebalancing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class ListConnections(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A page of connections in order of their ids, behind `after`; of one user, if named."""
 
-    user: Annotated[str, Meta(max_length=128)] | None = None
+    user: UserId | None = None
     after: Annotated[str, Meta(max_length=64)] = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
@@ -92,7 +94,7 @@ class KickConnections(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     """
 
     connection: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    user: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    user: UserId | None = None
     reconnect: bool = False
 
 

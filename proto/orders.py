@@ -13,19 +13,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-# In Python `$` also matches before a last line end, in JavaScript it does not; with `(?!\n)` both agree.
-OrderId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="1 to 64 letters, digits, _ and -")
-]
-UserId = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=128,
-        pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)",
-        description="1 to 128 bytes of UTF-8 without control characters",
-    ),
-]
+from proto.names import OrderId, UserId
+
 Note = Annotated[str, Meta(max_length=500)]
 Key = Annotated[str, Meta(min_length=1, max_length=255, description="idempotency key, scoped by user")]
 

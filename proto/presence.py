@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from proto.orders import UserId
+from proto.names import MAX_ID_BYTES, PositionText, ScopeName, UserId
 
 LEASE_SECONDS: Final = 3
 """How long a lease lasts (`Nats-TTL`); whose lease has not been renewed for so long is suspect."""
@@ -44,16 +44,7 @@ MAX_PAGE: Final = 400
 MAX_GATEWAYS_SHOWN: Final = 8
 MAX_REVISIONS: Final = 500
 
-ScopeName = Annotated[
-    str,
-    Meta(
-        max_length=133,
-        pattern=r"^(?:online|(?:room|doc):[^\x00-\x1f\x7f]+)$(?!\n)",
-        description="online, room:<id> or doc:<id>; an id is 1 to 128 bytes without control characters",
-    ),
-]
 Moment = Annotated[dt.datetime, Meta(tz=True)]
-HistoryPosition = Annotated[str, Meta(max_length=64, description="<epoch>-<seq>")]
 
 
 # -- what gateways write -----------------------------------------------------------
@@ -185,7 +176,7 @@ class ListMembers(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     scope: ScopeName
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
-    after: Annotated[str, Meta(max_length=128)] = ""
+    after: Annotated[str, Meta(max_length=MAX_ID_BYTES)] = ""
     sample: bool = False
 
 
@@ -258,7 +249,7 @@ class FetchPresenceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     """
 
     scope: ScopeName
-    before: HistoryPosition | None = None
+    before: PositionText | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
 
 

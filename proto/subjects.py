@@ -2,6 +2,8 @@
 
 An id that people or other systems chose becomes exactly one subject token: ASCII letters, digits,
 `_` and `-` stand for themselves, every other byte of its UTF-8 form is written `=HH` (upper-case hex).
+A token is at most three times as long as its id, so that the longest subject stays far below nats-server's
+4 KiB control line, which ends a connection when exceeded.
 The encoding is injective and canonical, so no input can reach another id's subject, and a token
 can never hold a dot, a wildcard, a space or a control character.
 """
@@ -12,11 +14,8 @@ import re
 from typing import Final, NamedTuple
 
 from proto.errors import Refusal
+from proto.names import MAX_ID_BYTES
 from proto.register import Moved
-
-MAX_ID_BYTES: Final = 128
-"""Longest id, in bytes of UTF-8. Its token is at most three times as long, so that the longest
-subject stays far below nats-server's 4 KiB control line (which ends a connection when exceeded)."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN: Final = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")

@@ -13,27 +13,20 @@ import msgspec
 from msgspec import Meta
 
 from proto.frames import ResetReason
+from proto.names import (
+    ChannelName,
+    ClientId,
+    DocumentId,
+    FrameId,
+    PositionText,
+    RoomId,
+    ScopeName,
+    UserId,
+)
 from proto.orders import OrderStatus
-from proto.presence import MAX_PAGE, PresenceMember, ScopeName
+from proto.presence import MAX_PAGE, PresenceMember
 
 PROTOCOL_VERSION: Final = 1
-
-FrameId = Annotated[str, Meta(min_length=1, max_length=64)]
-ChannelName = Annotated[
-    str, Meta(min_length=1, max_length=160, description="room:<id>, order:<id> or presence:<scope>")
-]
-RoomId = Annotated[str, Meta(min_length=1, max_length=128)]
-PositionText = Annotated[str, Meta(max_length=64)]
-ClientId = Annotated[
-    str,
-    Meta(
-        pattern=r"^[\x21-\x7e]{1,128}$(?!\n)",
-        description="1 to 128 visible ASCII characters, the client's own message id",
-    ),
-]
-
-
-UserId = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
@@ -98,14 +91,14 @@ class StartTyping(_Asked, frozen=True, kw_only=True, tag="typing_start", rename=
     """The user types, in a room or a document that is followed."""
 
     room_id: RoomId | None = None
-    document_id: RoomId | None = None
+    document_id: DocumentId | None = None
 
 
 class StopTyping(_Asked, frozen=True, kw_only=True, tag="typing_stop", rename="camel"):
     """The user does not type any more."""
 
     room_id: RoomId | None = None
-    document_id: RoomId | None = None
+    document_id: DocumentId | None = None
 
 
 class Who(_Asked, frozen=True, kw_only=True, tag="who", rename="camel"):

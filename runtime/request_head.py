@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ def check(head: bytes, method: bytes, headers: Headers) -> None:
         raise BadRequest(400, "This server is no proxy.")
     if target == b"*" and method != b"OPTIONS":
         raise BadRequest(400, "Only OPTIONS may ask about *.")
+    _check_query(target)
     names = [name for name, _ in headers]
     hosts = names.count(b"host")
     if hosts > 1 or (not hosts and version == b"1.1"):
@@ -73,6 +75,14 @@ def is_host(value: bytes) -> bool:
     """Whether it is a name or an address with, perhaps, a port."""
     host = _HOST.fullmatch(value)
     return host is not None and int(host[1] or 0) <= _MAX_PORT
+
+
+def _check_query(target: bytes) -> None:
+    # What decodes it puts a stand-in for every byte that is not UTF-8, and many names would be one.
+    try:
+        unquote_to_bytes(target.partition(b"?")[2]).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(400, "The query is not UTF-8.") from None
 
 
 def _check_host(value: bytes) -> None:

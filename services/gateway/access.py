@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import Refusal
+from proto.names import is_id, is_order_id
 
 if TYPE_CHECKING:
     from services.gateway.auth import Identity
@@ -16,8 +16,6 @@ STAFF: Final = "staff"
 CHAT: Final = "chat"
 DOCS: Final = "docs"
 PRESENCE: Final = "presence"
-
-_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Forbidden(Refusal):
@@ -49,6 +47,12 @@ def require_orders(identity: Identity) -> None:
         raise Forbidden(f"scope {READ_ORDERS} is missing")
 
 
+def require_id(text: str) -> None:
+    """Raises Refusal "invalid_request" for what cannot be the id of a user, a room or a document."""
+    if not is_id(text):
+        raise Refusal("invalid_request", "An id is 1 to 128 bytes of UTF-8 without control characters.")
+
+
 def require_chat(identity: Identity) -> None:
     """Raises `Forbidden` unless it may chat."""
     if CHAT not in identity.scopes:
@@ -56,7 +60,10 @@ def require_chat(identity: Identity) -> None:
 
 
 def require_room(identity: Identity, room_id: str) -> None:
-    """Raises `Forbidden` unless the token is good for this room. Members are the chat service's affair."""
+    """Raises `Forbidden` unless the token is good for this room, Refusal "invalid_request" for what can be
+    none. Members are the chat service's affair.
+    """
+    require_id(room_id)
     require_chat(identity)
     if identity.rooms is None:
         return
@@ -84,6 +91,7 @@ def require_scope(identity: Identity, scope: str, *, inside: bool = False) -> No
         if not inside:
             require_presence(identity)
     elif kind == "doc" and rest:
+        require_id(rest)
         if DOCS not in identity.scopes:
             raise Forbidden(f"scope {DOCS} is missing")
     elif scope == "online":
@@ -107,7 +115,7 @@ def order_owner(identity: Identity, requested_user: str | None = None) -> str:
 
 def order_id(text: str) -> str:
     """The order named in a path. What cannot be an id is not found, like any order that is not there."""
-    if not _ORDER_ID.fullmatch(text):
+    if not is_order_id(text):
         raise order_not_found()
     return text
 

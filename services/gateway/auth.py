@@ -21,6 +21,7 @@ from jwt.algorithms import get_default_algorithms
 from msgspec import UNSET, UnsetType
 
 from proto.errors import Refusal
+from proto.names import is_id
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 Code = Literal["token_missing", "token_invalid", "token_expired"]
@@ -37,7 +38,6 @@ KEY_TYPES: Final[dict[str, type[Key]]] = {
 _SCHEMES: Final = {name: get_default_algorithms()[name] for name in KEY_TYPES}
 MAX_LEEWAY_SECONDS: Final = 30
 MAX_KID_CHARS: Final = 128
-MAX_SUBJECT_BYTES: Final = 128
 MAX_TEXT_BYTES: Final = 256
 # 9999-12-31. An `exp` in milliseconds, a common mistake, lies beyond it and would never expire.
 MAX_DATE: Final = 253_402_300_799
@@ -148,7 +148,7 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
         for date in (self.exp, self.nbf, self.iat):
             if date is not UNSET and abs(date) > MAX_DATE:
                 raise ValueError("a date out of range")
-        if not self.sub or not _is_text(self.sub, MAX_SUBJECT_BYTES):
+        if not is_id(self.sub):
             raise ValueError("an unusable sub")
         if not all(_is_text(text, MAX_TEXT_BYTES) for text in (self.name, self.jti)):
             raise ValueError("an unusable name or jti")

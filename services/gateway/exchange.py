@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import structlog
@@ -21,6 +22,7 @@ from proto.validation import explain
 from runtime import tracing
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
 from runtime.metrics import COARSE, counter, histogram
+from services.gateway.surrogates import decode_without_halves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,7 +103,7 @@ async def body_of(request: Request, kind: type[B], limit: int) -> B:
     """
     raw = await _read(request, limit)
     try:
-        body = msgspec.json.decode(raw, type=kind)
+        body = _decoded(raw, kind)
         json.loads(raw, object_pairs_hook=_unique)
         return body
     except msgspec.ValidationError as error:
@@ -111,7 +113,7 @@ async def body_of(request: Request, kind: type[B], limit: int) -> B:
 
 
 def _where_it_broke(raw: bytes) -> str:
-    # Of Python's reader, whose places are exact; what it takes and ours does not is told behind that.
+    # Of Python's reader, whose places are exact.
     try:
         json.loads(raw.decode(), parse_constant=_no_number)
     except json.JSONDecodeError as error:
@@ -122,11 +124,33 @@ def _where_it_broke(raw: bytes) -> str:
         return "The body is not valid JSON: too many levels."
     except ValueError as error:
         return f"The body is not valid JSON: {error}."
-    return "The body is not valid JSON: an escape is half of a surrogate pair."
+    return "The body is not valid JSON."
 
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number")
+
+
+def _decoded(raw: bytes, kind: type[B]) -> B:
+    decode = msgspec.json.Decoder(kind).decode
+    try:
+        return decode(raw)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return decode_without_halves(raw, decode)
+
+
+def path_text(request: Request, name: str) -> str:
+    """A parameter of the path. Raises Refusal "invalid_request" for a path that is not UTF-8: it was decoded
+    with a stand-in for what is not, and many ids would be one.
+    """
+    try:
+        unquote_to_bytes(request.scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        raise Refusal("invalid_request", "The path is not UTF-8.") from None
+    text: str = request.path_params[name]
+    return text
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:

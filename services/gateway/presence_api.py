@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 from starlette.routing import Route
 
-from proto import chat, subjects
+from proto import chat
 from proto.errors import Refusal
+from proto.names import is_id
 from proto.presence import (
     MAX_PAGE,
     FetchPresenceHistory,
@@ -21,7 +22,7 @@ from proto.presence import (
 )
 from runtime import rpc
 from services.gateway import access
-from services.gateway.exchange import Reply, answered
+from services.gateway.exchange import Reply, answered, path_text
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -62,7 +63,7 @@ class PresenceApi:
         scope = await self._scope(request)
         limit = _limit(request, MAX_PAGE, 100)
         after = request.query_params.get("after", "")
-        if len(after) > subjects.MAX_ID_BYTES:
+        if after and not is_id(after):
             raise Refusal("invalid_request", "after is a userId.")
         return Reply(await self._ask("who", ListMembers(scope=scope, limit=limit, after=after), MembersPage))
 
@@ -79,8 +80,8 @@ class PresenceApi:
     async def user(self, request: Request) -> Reply:
         """`GET /api/users/{id}/presence` -> 200 UserPresence."""
         identity = await self._authenticator.identity(request.scope)
-        user_id = request.path_params["user_id"]
-        subjects.encode(user_id)  # what cannot be an id is refused
+        user_id = path_text(request, "user_id")
+        access.require_id(user_id)
         if user_id != identity.user:
             access.require_presence(identity)
         return Reply(await self._ask("user", FindUser(user_id=user_id), UserPresence))
@@ -88,10 +89,9 @@ class PresenceApi:
     async def _scope(self, request: Request) -> str:
         """The scope in the path, which the caller may know of."""
         identity = await self._authenticator.identity(request.scope)
-        scope: str = request.path_params["scope"]
+        scope = path_text(request, "scope")
         access.require_presence(identity)
         access.require_scope(identity, scope)
-        subjects.scope_token(scope)  # what cannot be an id is refused
         if scope.startswith(_ROOM):
             await self._require_member(identity, scope.removeprefix(_ROOM))
         return scope

@@ -15,18 +15,19 @@ from websockets.typing import Subprotocol
 from proto.chat import ChatMessage
 from proto.errors import Refusal
 from proto.frames import StatusUpdate
+from proto.names import FrameId
 from proto.positions import position_text
 from proto.validation import explain
 from proto.websocket import (
     ChatMessageFrame,
     ClientFrame,
     CompleteFrame,
-    FrameId,
     ResetFrame,
     ServerFrame,
     SnapshotFrame,
     StatusUpdateFrame,
 )
+from services.gateway.surrogates import decode_without_halves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,13 +224,23 @@ def _read_json_id(data: bytes) -> str | None:
         return found
 
 
+_json_frame: Final[Callable[[bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
+
+
+def _decode_json(data: bytes) -> ClientFrame:
+    try:
+        return _json_frame(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return decode_without_halves(data, _json_frame)
+
+
 def _read_msgpack_id(data: bytes) -> str | None:
     return _msgpack_id(data).id
 
 
-JSON: Final = WireFormat(
-    Opcode.TEXT, msgspec.json.Encoder().encode, msgspec.json.Decoder(ClientFrame).decode, _read_json_id
-)
+JSON: Final = WireFormat(Opcode.TEXT, msgspec.json.Encoder().encode, _decode_json, _read_json_id)
 MSGPACK: Final = WireFormat(
     Opcode.BINARY,
     msgspec.msgpack.Encoder().encode,

@@ -38,8 +38,10 @@ NOT_AN_ORDER = {
     "invalid UTF-8": (b'{"note":"\xff"}', 400, "invalid_json"),
     "an overlong encoding": (b'{"note":"\xc0\xaf"}', 400, "invalid_json"),
     "a surrogate in UTF-8": (b'{"note":"\xed\xa0\x80"}', 400, "invalid_json"),
-    "a lone high surrogate": (b'{"note":"\\ud800"}', 400, "invalid_json"),
-    "a lone low surrogate": (b'{"note":"\\udc00"}', 400, "invalid_json"),
+    "half a surrogate pair outside of a string": (b'{"note":"x"}\\ud800', 400, "invalid_json"),
+    "half a surrogate pair in an id": (b'{"orderId":"a\\ud800"}', 400, "invalid_request"),
+    "half a surrogate pair in a user id": (b'{"userId":"alice\\udc00"}', 400, "invalid_request"),
+    "half a surrogate pair in a name": (b'{"note\\ud800x":"x"}', 400, "invalid_request"),
     "a NUL byte": (b'{"note":"a\x00b"}', 400, "invalid_json"),
     "a line end inside a string": (b'{"note":"a\nb"}', 400, "invalid_json"),
     "an unknown field": (b'{"status":"delivered"}', 400, "invalid_request"),
@@ -76,7 +78,7 @@ NOT_A_STATUS = {
     "an array": (b'{"status":["confirmed"]}', 400, "invalid_request"),
     "an unknown field": (b'{"status":"confirmed","force":true}', 400, "invalid_request"),
     "two statuses": (b'{"status":"confirmed","status":"cancelled"}', 400, "invalid_json"),
-    "a lone surrogate": (b'{"status":"\\ud800"}', 400, "invalid_json"),
+    "half a surrogate pair": (b'{"status":"confirmed\\ud800"}', 400, "invalid_request"),
 }
 
 FORWARD = ["confirmed", "preparing", "out_for_delivery", "delivered"]
@@ -124,7 +126,8 @@ TOLD = {
     b'{\n  "note": nul\n}': "line 2, column 11: Expecting value.",
     b'{"note":"\xff"}': "byte 9 is not UTF-8.",
     b'{"note":NaN}': "NaN is no number.",
-    b'{"note":"\\ud800"}': "an escape is half of a surrogate pair.",
+    b'{"orderId":"a\\ud800"}': "Expected 1 to 64 letters, digits, _ and - - at `$.orderId`.",
+    b'{"userId":"a\\ud800"}': "An id must be valid Unicode text.",
     b'{"note":5}': "Expected `str`, got `int` - at `$.note`.",
     b'{"orderId":"a b"}': "Expected 1 to 64 letters, digits, _ and - - at `$.orderId`.",
     b'{"userId":"a\\n"}': "Expected 1 to 128 bytes of UTF-8 without control characters - at `$.userId`.",
@@ -178,6 +181,13 @@ async def test_what_is_allowed_at_the_limits_is_stored_as_it_came(stack: Stack) 
         for note in notes:
             order_id = await orders.place(note=note)
             assert (await orders.get(order_id)).json()["note"] == note
+
+
+async def test_half_a_surrogate_pair_in_a_note_is_left_out(stack: Stack) -> None:
+    """JavaScript writes it of a text that was cut within an emoji; the rest is stored as it came."""
+    answer = await post(stack, rb'{"note":"no \ud83dnuts \ud83e\uddc1 \\ud83d \udfff"}')
+
+    assert (answer.status, answer.json["note"]) == (201, "no nuts \U0001f9c1 \\ud83d ")
 
 
 async def test_null_for_an_id_means_none_was_given(stack: Stack) -> None:

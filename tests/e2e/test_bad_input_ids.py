@@ -57,6 +57,8 @@ NOBODY = [
     "a\r\nPUB x 0\r\n\r\n",
     "a\n",
     "\x7f",
+    "a\x84",
+    "\x85a",
     "x" * 129,
     "x" * 255,
     "x" * 5_000,
@@ -194,8 +196,23 @@ async def test_staff_can_name_nobody_that_could_not_exist(stack: Stack, user: st
 async def test_a_lone_surrogate_is_no_name(stack: Stack) -> None:
     """Not in a token, not in a body, not in a query."""
     created = await call(stack, "POST", "/api/orders", staff_token(), {"userId": "\ud800"})
-    assert_refused(created, 400, "invalid_json")
+    assert_refused(created, 400, "invalid_request")
     assert_refused(await call(stack, "GET", "/api/orders", token("\ud800")), 401, "token_invalid")
+
+
+@pytest.mark.parametrize(
+    "target", ["?userId=%ff", "?userId=a&x=%C3%28", "?%ED%A0%80", "/x/stream?lastEventId=%ff"]
+)
+async def test_a_query_that_is_not_utf8_is_refused(stack: Stack, target: str) -> None:
+    """Bytes that stand for no character would all be one and the same; whatever asks for it."""
+    assert_refused(await call(stack, "GET", f"/api/orders{target}", staff_token()), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["presence/room:%ff", "presence/room:%fe/history", "users/%ff/presence"])
+async def test_an_id_in_a_path_that_is_not_utf8_is_refused(stack: Stack, path: str) -> None:
+    """As in a query."""
+    bearer = token("alice", "presence chat")
+    assert_refused(await call(stack, "GET", f"/api/{path}", bearer), 400, "invalid_request")
 
 
 @pytest.mark.parametrize(("one", "other"), TWINS, ids=shown)

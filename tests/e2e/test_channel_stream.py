@@ -97,6 +97,11 @@ async def test_rooms_and_an_order_arrive_on_one_stream_and_resume_together(stack
         (tuple(f"room:{number}" for number in range(17)), {}, 400, "invalid_request"),
         (("nonsense",), {}, 400, "invalid_request"),
         (("room:",), {}, 400, "invalid_request"),
+        (("room:" + "a" * 129,), {}, 400, "invalid_request"),
+        (("room:" + "\U0001f600" * 33,), {}, 400, "invalid_request"),
+        (("room:a\x85",), {}, 400, "invalid_request"),
+        (("room:red", "presence:room:a\n"), {"scope": "chat presence"}, 400, "invalid_request"),
+        (("presence:doc:" + "a" * 129,), {"scope": "docs"}, 400, "invalid_request"),
         (("room:red",), {"scope": "orders:read"}, 403, "forbidden"),
         (("order:1",), {"scope": "chat"}, 403, "forbidden"),
         (("room:red",), {"rooms": ["blue*"]}, 403, "forbidden"),
@@ -114,6 +119,16 @@ async def test_what_may_not_be_read_is_refused_before_the_stream_starts(
 
     assert client.status == status
     assert code in client.body.decode()
+
+
+async def test_a_query_that_is_not_utf8_is_refused(stack: Stack) -> None:
+    """`room:%ff` and `room:%fe` would be one room."""
+    async with SseClient() as client:
+        await client.connect(stack.gateways[0].url, "/api/stream?channel=room:%ff", headers=bearer())
+        await client.until_ended()
+
+    assert client.status == 400
+    assert "invalid_request" in client.body.decode()
 
 
 async def test_an_unknown_order_is_told_and_the_rest_goes_on(stack: Stack, bus: Bus) -> None:

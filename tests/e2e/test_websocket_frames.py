@@ -114,7 +114,7 @@ BAD_JSON = {
     "a trailing comma": '{"type":"ping",}',
     "deep objects": '{"a":' * 10_000 + "1" + "}" * 10_000,
     "a deep field": '{"type":"ping","x":' + "[" * 20_000 + "]" * 20_000 + "}",
-    "a lone surrogate": '{"type":"chat_message","text":"\\ud800"}',
+    "half a surrogate pair outside of a string": '{"type":"ping"}\\ud83d',
     "a raw control character": '{"type":"chat_message","text":"\x00"}',
 }
 
@@ -150,6 +150,10 @@ BAD_FRAMES = {
     "a client id with a space": '{"type":"chat_message","text":"a","clientId":"a b"}',
     "a client id of 129 characters": '{"type":"chat_message","text":"a","clientId":"' + "a" * 129 + '"}',
     "no token": '{"type":"authenticate"}',
+    "half a surrogate pair in a room": '{"type":"join_room","roomId":"r\\ud83d"}',
+    "half a surrogate pair in a client id": '{"type":"chat_message","text":"a","clientId":"c\\ude00"}',
+    "a control character in a room": '{"type":"join_room","roomId":"a\\u0085"}',
+    "a control character in a document": '{"type":"typing_start","documentId":"a\\u0084"}',
 }
 
 NUMBERED = {
@@ -175,6 +179,7 @@ NUMBERLESS = {
     "an id that is a number": '{"type":"nope","id":7}',
     "an id that is null": '{"type":"nope","id":null}',
     "an id with half a surrogate pair": '{"type":"ping","id":"\\ud83d"}',
+    "an id with half a surrogate pair behind it": '{"type":"ping","id":"q\\ud83d"}',
     "an id within a field": '{"type":"nope","x":{"id":"q"}}',
     "an id in an array": '[{"id":"q"}]',
     "an id in front of a fault": '{"type":"ping","id":"q",',
@@ -228,6 +233,7 @@ MSGPACK_NUMBERED = {
     "no room": b"\x82\xa4type\xa9join_room\xa2id\xa1q",
     "text that is a number": b"\x83\xa4type\xacchat_message\xa2id\xa1q\xa4text\x05",
     "text that is not UTF-8": b"\x83\xa4type\xacchat_message\xa2id\xa1q\xa4text\xa1\xff",
+    "text with half a surrogate pair": b"\x83\xa4type\xacchat_message\xa2id\xa1q\xa4text\xa3\xed\xa0\xbd",
 }
 
 
@@ -312,6 +318,23 @@ async def test_a_bad_frame_is_answered_with_its_id(undisturbed: Gateway, value: 
         told = await answered(client)
 
     assert [(frame["type"], frame["id"].strip("q")) for frame in told] == [("error", "")]
+
+
+async def test_text_that_was_cut_within_an_emoji_is_said_without_the_half(undisturbed: Gateway) -> None:
+    """JavaScript writes the half as an escape; in metadata it is no fault either."""
+    async with (
+        await WsClient().hello(undisturbed.url, chatter("alice")) as alice,
+        await WsClient().hello(undisturbed.url, chatter("carol")) as carol,
+    ):
+        await carol.ask("join_room", roomId="halves")
+        alice.write(
+            text(r'{"type":"join_room","id":"j","roomId":"halves","metadata":{"mood\ud83d":["ok\ude00"]}}')
+        )
+        alice.write(text(r'{"type":"chat_message","id":"s","text":"hello \ud83d\ude00\ud83d"}'))
+        await alice.until(lambda: len(alice.of("ack")) == 2, what="two acks")
+        await carol.until(lambda: carol.of("chat_message"), what="the message")
+
+    assert carol.of("chat_message")[0]["text"] == "hello \U0001f600"
 
 
 @pytest.mark.parametrize("value", NUMBERLESS.values(), ids=NUMBERLESS)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from proto import subjects
 from proto.errors import Refusal
+from proto.names import MAX_ID_BYTES
 from proto.subjects import (
-    MAX_ID_BYTES,
     InvalidId,
     InvalidSubject,
     OrderAddress,

@@ -63,6 +63,10 @@ def test_a_host_is_nothing_else(host: bytes) -> None:
         (b"GET * HTTP/1.1", [HOST], 400),
         (b"OPTIONS * HTTP/1.1", [HOST], 0),
         (b"CONNECT a.example:80 HTTP/1.1", [HOST], 400),
+        (b"GET /?a=%C3%A9&b=%zz&c=%F0%9F%98%80 HTTP/1.1", [HOST], 0),
+        (b"GET /?a=%ff HTTP/1.1", [HOST], 400),
+        (b"GET /?a=%C3&b=%A9 HTTP/1.1", [HOST], 400),
+        (b"GET /?a=%ED%A0%BD HTTP/1.1", [HOST], 400),
         (b"POST / HTTP/1.1", [HOST, (b"transfer-encoding", b"chunked")], 0),
         (b"POST / HTTP/1.1", [HOST, (b"transfer-encoding", b"CHUNKED")], 0),
         (b"POST / HTTP/1.0", [HOST, (b"transfer-encoding", b"chunked")], 400),
@@ -82,7 +86,7 @@ def test_a_host_is_nothing_else(host: bytes) -> None:
 def test_what_two_readers_could_take_differently_is_refused(
     line: bytes, headers: list[tuple[bytes, bytes]], status: int
 ) -> None:
-    """RFC 9112 sections 3, 3.2 and 6."""
+    """RFC 9112 sections 3, 3.2 and 6; and a query is UTF-8."""
     assert refused(line, *headers) == status
 
 
