@@ -12,6 +12,7 @@ import asyncio
 import datetime as dt
 import hashlib
 import random
+import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -251,7 +252,8 @@ class Register:
                 await self._old.append(
                     old_subject,
                     bytes(entry.value),
-                    message_id=f"copy:{stored.seq}:{_seq(copy)}:{old_subject}",
+                    # Never that of an earlier copy, which a purge may have taken: it would count as a repeat.
+                    message_id=f"copy:{secrets.token_hex(8)}",
                     expected=_seq(copy),
                     headers={names.COPY: "1"},
                 )

@@ -194,6 +194,17 @@ async def test_what_an_older_version_writes_is_taken_over_and_what_we_write_it_f
     assert (await Log(bus, CHAT).last("chat.policy.a")) is not None
 
 
+async def test_a_copy_that_was_purged_is_made_again_at_once(bus: Bus) -> None:
+    """Also within the time in which the stream knows repeats: an older version must not miss it."""
+    mine = register(bus)
+    await mine.write(A, b"1")
+    for _ in range(2):
+        await api(bus, "STREAM.PURGE.CHAT")
+        await mine.copy_all()
+
+        assert (await Log(bus, CHAT).last("chat.policy.a")) is not None
+
+
 async def test_what_an_older_version_wrote_and_cannot_be_read_closes_its_room_only(bus: Bus) -> None:
     """It is never stored as an entry, which would spoil all."""
     await bus.request("chat.policy.a", b"\xff{", timeout=5)
