@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 HEARTBEAT: Final = b": heartbeat\n\n"
+"""A comment: it keeps proxies awake, and no script sees it."""
 
 _LINE: Final = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN: Final = re.compile(r"[\r\n\x00]")
@@ -46,6 +47,13 @@ def block(
 def retry(milliseconds: int) -> bytes:
     """Only how long the client waits before it reconnects; no event."""
     return b"retry: %d\n\n" % milliseconds
+
+
+def heartbeat(retry_ms: int | None = None) -> bytes:
+    """`heartbeat` as an event, by request: a script sees that the connection lives, and readers that take a
+    comment or a lone `retry:` for an empty message get none.
+    """
+    return block(b"{}", event="heartbeat", retry_ms=retry_ms)
 
 
 def identified(event_id: str, event: bytes) -> bytes:

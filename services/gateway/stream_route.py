@@ -45,7 +45,8 @@ _LATER: Final[dict[str, Reason]] = {"overloaded": "overloaded"}
 OPEN_SECONDS: Final = 10.0
 """Every read on the way to a stream has a deadline, and so have all of them together."""
 EVENT_STREAM: Final = "text/event-stream"
-_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+_HEADERS: Final = (("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no"))
+"""A proxy that compresses holds events back until its block is full: RFC 9111 section 5.2.2.6 forbids it."""
 
 
 class StreamRoute:
@@ -118,6 +119,7 @@ class StreamRoute:
         `released` is called once it is over. There is no await in here: whoever calls may rely on nothing
         having happened meanwhile.
         """
+        visible = _visible_heartbeats(request)
         edge = edge_of(request.scope)
         expires_at = time.monotonic() + identity.expires_at - time.time()
         awaited = edge.protocol.connections
@@ -134,6 +136,7 @@ class StreamRoute:
                 "heartbeat": self._settings.heartbeat_seconds,
                 "outbox_bytes": self._settings.outbox_bytes,
                 "chunked": request.scope["http_version"] == "1.1",
+                "visible": visible,
             }
         )
         if not edge.take_over(stream):
@@ -177,6 +180,16 @@ def position_text(request: Request) -> str:
     if len(sent) > 1:
         raise Refusal("invalid_request", "A request has one Last-Event-ID.")
     return (sent and sent[0]) or request.query_params.get("lastEventId") or ""
+
+
+def _visible_heartbeats(request: Request) -> bool:
+    """`?heartbeat=event`. Raises Refusal "invalid_request" for anything else but `comment`, the default."""
+    asked = request.query_params.getlist("heartbeat")
+    if not asked or asked == ["comment"]:
+        return False
+    if asked == ["event"]:
+        return True
+    raise Refusal("invalid_request", "heartbeat is comment or event, once.")
 
 
 def head_only() -> Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from proto.chat import MessageSent, SendMessage
@@ -51,6 +53,12 @@ def path(*channels: str) -> str:
 def bearer(scope: str = SCOPE, **claims: object) -> dict[str, str]:
     """Alice's header."""
     return {"Authorization": f"Bearer {token('alice', scope, **claims)}"}
+
+
+async def http_get(url: str, target: str, headers: dict[str, str]) -> httpx.Response:
+    """An answer that is no stream."""
+    async with httpx.AsyncClient(base_url=url) as client:
+        return await client.get(target, headers=headers)
 
 
 def told(client: SseClient, kind: str) -> list[dict[str, object]]:
@@ -221,3 +229,57 @@ async def test_an_order_that_ended_is_not_told_again_while_the_room_goes_on(stac
     assert len(told(client, "status_update")) == 1
     assert [event.data["type"] for event in client.events[8:]] == ["ack", "ack", "complete"]
     assert [ack["recovered"] for ack in told(client, "ack")[2:]] == [True] * 4
+
+
+# -- readers of other people ------------------------------------------------------------
+
+
+def blocks(client: SseClient) -> list[bytes]:
+    """The blocks of the body, without comments."""
+    return [block for block in client.body.split(b"\n\n")[:-1] if not block.startswith(b":")]
+
+
+async def test_an_id_never_travels_without_data(stack: Stack, bus: Bus) -> None:
+    """Some readers drop a block that has only an `id`, and with it the position: a first join of a room
+    without a word, a resume with nothing missed, an order, one with news.
+    """
+    url = stack.gateways[0].url
+    async with OrdersClient(url, token("alice", SCOPE)) as orders, SseClient() as client:
+        channels = path("room:silent", "room:spoken", f"order:{await orders.place()}")
+        await say(bus, "spoken", "1")
+        for news in ("", "two", ""):
+            if news:
+                await say(bus, "spoken", news)
+            before = client.last_id
+            await client.connect(url, channels, headers=bearer(), resume=bool(before))
+            await client.until(len(client.events) + 3 + bool(news))
+            await until(lambda: client.last_id.count("-") == 3, what="a position on each channel")
+            assert all(b"\ndata: " in block for block in blocks(client) if block.startswith(b"id: "))
+            assert (client.last_id == before) == (bool(before) and not news)
+            await client.close()
+        assert [frame["text"] for frame in told(client, "chat_message")] == ["two"]
+
+
+async def test_heartbeats_are_events_for_whoever_asks(stack: Stack) -> None:
+    """So that a script sees them, and that no reader takes a comment or a lone `retry` for a message."""
+    beating = stack.new_gateway(HEARTBEAT_SECONDS="0.2")
+    stack.gateways.append(beating)  # it ends with the others
+    beating.wait_ready()
+    async with OrdersClient(beating.url, token("alice", SCOPE)) as orders:
+        order_id = await orders.place()
+        follow = f"/api/orders/{order_id}/stream?heartbeat=event"
+        for where in (follow, path("room:beating") + "&heartbeat=event"):
+            async with SseClient() as client:
+                await client.connect(beating.url, where, headers=bearer())
+                await until(lambda: len(client.named("heartbeat")) >= 3, what="three heartbeats")
+                await client.close()
+                await client.connect(beating.url, where, headers=bearer(), resume=True)
+                await until(lambda: client.retry_ms and client.named("heartbeat"), what="a pause and a beat")
+
+                assert client.comments == []
+                assert all(b"data: " in block for block in blocks(client))
+                assert {json.dumps(event.data) for event in client.named("heartbeat")} == {"{}"}
+
+        for asked in ("?heartbeat=never", "?heartbeat=event&heartbeat=event", "?heartbeat="):
+            answer = await http_get(beating.url, f"/api/orders/{order_id}/stream{asked}", bearer())
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), asked

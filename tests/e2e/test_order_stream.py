@@ -28,7 +28,7 @@ async def test_the_stream_tells_every_status_then_completes_and_ends(stack: Stac
 
     assert client.status == 200
     assert client.headers["content-type"] == "text/event-stream"
-    assert client.headers["cache-control"] == "no-cache"
+    assert client.headers["cache-control"] == "no-cache, no-transform"
     assert client.headers["x-accel-buffering"] == "no"
     assert [event.name for event in client.events] == ["message", *["status_update"] * 4, "complete"]
     assert client.statuses == ["placed", *STEPS]

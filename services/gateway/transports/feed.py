@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proto.positions import position_text
+from proto.websocket import Ack
 from services.gateway import codecs
 from services.gateway.transports.following import Follower, Following
 from services.gateway.transports.outbox import make_room
@@ -87,7 +88,11 @@ class FeedFollower(Follower):
     def restart(self, reason: ResetReason, last: Event | None) -> None:
         """Continuity broke on the server's side."""
         self.position = position_text(self.channel.epoch, self.channel.tail)
-        self._feed.tell(self, self._feed.format.reset(self.channel.name, reason, last))
+        told = self._feed.format.reset(self.channel.name, reason, last)
+        if last is not None:
+            self._feed.tell(self, told)
+        else:
+            self._feed.announce(told)
 
     def _write(self, data: bytes) -> None:
         self._feed.tell(self, data)
@@ -98,7 +103,16 @@ class SseFeed(EventStream, Following):
     has one.
     """
 
-    __slots__ = ("_desk", "_followers", "_since", "_task", "_works", "format", "session")
+    __slots__ = (
+        "_acknowledgement",
+        "_desk",
+        "_followers",
+        "_since",
+        "_task",
+        "_works",
+        "format",
+        "session",
+    )
 
     def __init__(self, session: Session, desk: Desk, since: Mapping[str, str | None], **common: Any) -> None:
         super().__init__(**common)
@@ -106,6 +120,7 @@ class SseFeed(EventStream, Following):
         self.format: SseFormat = FORMAT
         self._desk = desk
         self._since = dict(since)
+        self._acknowledgement = b""
         self._followers: dict[str, Follower] = {}
         self._works: Works | None = None
         self._task: asyncio.Task[None] | None = None
@@ -113,7 +128,7 @@ class SseFeed(EventStream, Following):
     def open(self, head: bytes, retry_ms: int) -> None:
         """Write the head; the channels follow as they are found."""
         self._out.write(head)
-        self._send(codecs.retry(retry_ms))
+        self._send(self._paused(retry_ms))
 
     def write(self, data: bytes) -> None:
         """Whole events, if it is still open: one answer may wait besides the outbox."""
@@ -130,22 +145,38 @@ class SseFeed(EventStream, Following):
             events.append(codecs.identified(self._id(), block))
         self.write(b"".join(events))
 
+    def announce(self, block: bytes) -> None:
+        """An event of no channel's own, with the positions that hold now."""
+        self.write(codecs.identified(self._id(), block))
+
+    def send(self, frame: ServerFrame) -> None:
+        """One frame, if the connection is still open; a channel's acknowledgement waits for what follows."""
+        if isinstance(frame, Ack) and frame.channel in self._since and frame.channel not in self._followers:
+            self._acknowledgement = self.format.frame(frame)
+        else:
+            super().send(frame)
+
     def follow(self, channel: Channel, start: Start) -> None:
         """Send what comes before, then whatever is live. Nothing may happen on the channel since `start` was
         made.
         """
+        ack, self._acknowledgement = self._acknowledgement, b""
         if self.ended:
             return
         follower = FeedFollower(self, channel)
+        tail = follower.position
+        news = self.format.snapshot(start.snapshot) if start.snapshot is not None else b""
+        news += b"".join(map(self.format.event, start.missed))
+        if news:
+            self.write(ack)  # the position moves with what is told, not ahead of it
         self._followers[channel.name] = follower
         self.session.channels[channel.name] = None
-        tail = follower.position
-        if start.snapshot is not None:
-            self.tell(follower, self.format.snapshot(start.snapshot))
-        self.tell(follower, b"".join(map(self.format.event, start.missed)))
+        if not news:
+            # An id travels with data: some readers drop a block without any, and with it the position.
+            self.announce(ack)
+        self.tell(follower, news)
         follower.position = tail
         self._tell_end(channel, start)
-        self.write(codecs.identified(self._id(), b"\n"))
         if channel.ended:
             self.unfollow(channel.name)
         elif not self.ended:

@@ -33,7 +33,8 @@ CLOSED = counter("gateway_sse_closed", "SSE streams that ended, by reason", ["re
 class EventStream(asyncio.Protocol):
     """A stream from its head to its end, whatever is told on it.
 
-    `gone` is called once, with the connection, when it is over. `expires_at` is loop time.
+    `gone` is called once, with the connection, when it is over. `expires_at` is loop time. `visible`: what
+    would be a comment or a lone `retry:` is an event with data.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class EventStream(asyncio.Protocol):
         "_input",
         "_leaving",
         "_outbox_bytes",
+        "_visible",
         "transport",
     )
 
@@ -58,12 +60,14 @@ class EventStream(asyncio.Protocol):
         heartbeat: float,
         outbox_bytes: int,
         chunked: bool,
+        visible: bool = False,
     ) -> None:
         self._gone = gone
         self._deadline = expires_at
         self._heartbeat = heartbeat
         self._outbox_bytes = outbox_bytes
         self._chunked = chunked
+        self._visible = visible
         self.transport: asyncio.Transport | None = None
         self._ended = ""
         self._input = 0
@@ -104,7 +108,7 @@ class EventStream(asyncio.Protocol):
             self.end("token_expired", codecs.token_expired(ErrorBody(row.code, row.message)))
             return self._leave(now)
         restore(self._out, self._outbox_bytes)
-        self._send(codecs.HEARTBEAT)
+        self._send(codecs.heartbeat() if self._visible else codecs.HEARTBEAT)
         return min(now + self._heartbeat, self._deadline)
 
     def goodbye(self, reason: Leave, retry_ms: int) -> None:
@@ -170,6 +174,10 @@ class EventStream(asyncio.Protocol):
         assert self.transport is not None  # set by the edge before anything else happens
         return self.transport
 
+    def _paused(self, retry_ms: int) -> bytes:
+        """How long to wait before a reconnect, where no event is there to carry it."""
+        return codecs.heartbeat(retry_ms) if self._visible else codecs.retry(retry_ms)
+
     def _framed(self, data: bytes) -> bytes:
         return codecs.chunk(data) if self._chunked else data
 
@@ -188,19 +196,8 @@ class SseConnection(EventStream):
 
     __slots__ = ("_channel",)
 
-    def __init__(
-        self,
-        channel: Channel,
-        *,
-        gone: Callable[[Any], None],
-        expires_at: float,
-        heartbeat: float,
-        outbox_bytes: int,
-        chunked: bool,
-    ) -> None:
-        super().__init__(
-            gone=gone, expires_at=expires_at, heartbeat=heartbeat, outbox_bytes=outbox_bytes, chunked=chunked
-        )
+    def __init__(self, channel: Channel, **common: Any) -> None:
+        super().__init__(**common)
         self._channel = channel
 
     def released(self) -> None:
@@ -234,7 +231,7 @@ class SseConnection(EventStream):
 
     def open(self, head: bytes, start: Start, retry_ms: int) -> None:
         """Write the head and what the client must be given first, then listen."""
-        first = codecs.retry(retry_ms) if start.snapshot is None else b""
+        first = self._paused(retry_ms) if start.snapshot is None else b""
         if start.reset is not None:
             first += codecs.reset(start.reset)
         if start.snapshot is not None:
