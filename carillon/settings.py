@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Literal
 
 from carillon.exits import USAGE, Failed
-from runtime.settings import ProcessSettings, Secret, SettingsError, load
+from runtime.settings import ProcessSettings, Secret, SettingsError, load, misspelt
 
 
 class CliSettings(ProcessSettings, frozen=True, kw_only=True):
@@ -26,7 +27,9 @@ class CliSettings(ProcessSettings, frozen=True, kw_only=True):
 
 
 def from_environment() -> CliSettings:
-    """Raises Failed with every fault."""
+    """Raises Failed with every fault; names on stderr what is most likely misspelt."""
+    for name, meant in misspelt(CliSettings, os.environ).items():
+        sys.stderr.write(f"{name} is not read: {meant} may be meant.\n")
     try:
         return load(CliSettings, os.environ)
     except SettingsError as error:

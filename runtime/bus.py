@@ -13,6 +13,7 @@ import contextlib
 import random
 import re
 import ssl
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -35,6 +36,8 @@ from runtime.errors import (
     Unavailable,
 )
 from runtime.metrics import counter, gauge
+from runtime.seldom import Seldom
+from runtime.settings import mask_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
@@ -194,6 +197,7 @@ class Bus:
         self._chores: set[asyncio.Task[None]] = set()
         self._connected_callbacks: list[Callable[[], None]] = []
         self._up = asyncio.Event()
+        self._complaints = Seldom()
 
     # -- life ---------------------------------------------------------------
 
@@ -444,7 +448,7 @@ class Bus:
             except Exception as error:  # whatever it is (a seed that is none): the next attempt may succeed
                 self._attempts += 1
                 ERRORS.labels(self._role, "connect").inc()
-                log.warning("bus_connect_failed", role=self._role, error=type(error).__name__)
+                self._complain("bus_connect_failed", f"{type(error).__name__}: {error}")
             else:
                 await self._serve_client(client)
             abort(client)
@@ -499,7 +503,14 @@ class Bus:
 
     async def _failed(self, error: Exception) -> None:
         ERRORS.labels(self._role, "permission" if "permission" in str(error).lower() else "connection").inc()
-        log.warning("bus_error", role=self._role, error=f"{type(error).__name__}: {error}")
+        self._complain("bus_error", f"{type(error).__name__}: {error}")
+
+    def _complain(self, event: str, error: str) -> None:
+        """Of what is tried again several times a second: at once, then seldom."""
+        repeated = self._complaints.due(f"{event} {error}", time.monotonic())
+        if repeated is not None:
+            servers = [mask_userinfo(url) for url in self._settings.nats_url]
+            log.warning(event, role=self._role, error=error, servers=servers, repeated=repeated)
 
     async def _disconnected(self) -> None:
         CONNECTED.labels(self._role).set(0)
@@ -514,6 +525,7 @@ class Bus:
         self._was_connected = True
         self._attempts = 0
         CONNECTED.labels(self._role).set(1)
+        self._complaints = Seldom()  # what is wrong from now on is news
         self._up.set()
         log.info("bus_connected", role=self._role)
         for callback in self._connected_callbacks:

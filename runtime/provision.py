@@ -20,7 +20,7 @@ from proto.streams import STREAMS, StreamSpec
 from runtime import logs, moves, storage
 from runtime.bus import Bus
 from runtime.errors import DeadlineExceeded, Unavailable
-from runtime.settings import ProcessSettings, SettingsError, load, variable
+from runtime.settings import ProcessSettings, SettingsError, load, misspelt, variable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -303,6 +303,8 @@ def main() -> int:
         fmt=settings.log_format,
         stream=sys.stdout,
     )
+    for name, meant in misspelt(ProvisionSettings, os.environ).items():
+        log.warning("setting_misspelt", setting=name, meant=meant)
     try:
         asyncio.run(provision_all(settings))
     except (ProvisionError, moves.NotConfirmed) as error:

@@ -28,7 +28,7 @@ from runtime.health import Readiness, internal_app
 from runtime.http import ListenFailed, Server
 from runtime.metrics import INFO, LoopLag, gauge
 from runtime.rpc import VERSION
-from runtime.settings import ProcessSettings, SettingsError, describe, load, unknown
+from runtime.settings import ProcessSettings, SettingsError, describe, load, misspelt, unknown
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +116,12 @@ async def _beats(bus: Bus) -> bool:
     return True
 
 
+def warn_of_misspelt(kind: type[msgspec.Struct]) -> None:
+    """A line for each variable that is most likely a setting of `kind`, misspelt, and so without effect."""
+    for name, meant in misspelt(kind, os.environ).items():
+        log.warning("setting_misspelt", setting=name, meant=meant)
+
+
 def instance_name(service: str, pid: int, host: str) -> str:
     """What a process calls itself, in logs and before others, if its settings do not say: after its number,
     or after its host where it is the first process. In a container that number is everybody's.
@@ -146,6 +152,7 @@ def run(service: Service[Any]) -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     log.info("starting", settings=describe(settings), unknown=unknown(service.settings, os.environ))
+    warn_of_misspelt(service.settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_run(service, Process(service.name, settings, instance)))
     tracing.close()

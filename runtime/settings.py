@@ -9,6 +9,7 @@ import math
 import re
 import types
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +23,12 @@ PREFIX: Final = "CARILLON_"
 
 _ON: Final = ("1", "true", "yes", "on")
 _OFF: Final = ("0", "false", "no", "off")
+_MAX_SLIPS: Final = 2
+"""Letters that may be wrong, missing, too many or swapped in a name that is taken for a misspelt one, and at
+most a quarter of its letters.
+"""
+_SCHEMES: Final = ("nats", "tls")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USERINFO: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -60,7 +67,7 @@ class Secret:
 class SettingsError(ValueError):
     """The environment does not make valid settings.
 
-    `faults` has a line for each, naming the variable and what is expected, never the value that was found.
+    `faults` has a line for each, naming the variable and what is expected, never a value that may be secret.
     """
 
     def __init__(self, faults: list[str]) -> None:
@@ -71,7 +78,7 @@ class SettingsError(ValueError):
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every process is told. Services subclass it and add their own fields.
 
-    nats_url              servers of one cluster, comma-separated; at least one
+    nats_url              servers of one cluster, comma-separated; at least one: nats://host:port, or tls://
     nats_nkey_seed_file   path of a file with an nkey seed; unset = no nkey. Excludes nats_creds_file
     nats_creds_file       path of a NATS credentials file; unset = none
     nats_ca_file          path of a PEM file with the certificate authority of NATS; unset = the system's
@@ -109,6 +116,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
         """What is wrong between fields, a line each. A subclass yields from super().faults() first."""
         if self.nats_nkey_seed_file and self.nats_creds_file:
             yield f"{variable('nats_nkey_seed_file')}: excludes {variable('nats_creds_file')}"
+        for url in self.nats_url:
+            yield from (f"{variable('nats_url')}: {fault}" for fault in _no_server(url))
 
 
 def variable(field: str) -> str:
@@ -152,6 +161,39 @@ def unknown(kind: type[msgspec.Struct], environ: Mapping[str, str]) -> list[str]
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
+def misspelt(kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that `kind` does not read, each with the one that it does and that was most likely meant:
+    one or two letters wrong in the prefix or behind it, or small letters.
+    """
+    fields = {field.name.upper() for field in msgspec.structs.fields(kind)}
+    found = {}
+    for name in sorted(environ):
+        prefix, _, rest = name.upper().partition("_")
+        if not _alike(prefix + "_", PREFIX) or name in (PREFIX + field for field in fields):
+            continue
+        near = [field for field in fields if _alike(rest, field) and PREFIX + field not in environ]
+        if near:
+            found[name] = PREFIX + min(near, key=lambda field: (_slips(rest, field), field))
+    return found
+
+
+def _alike(found: str, meant: str) -> bool:
+    return _slips(found, meant) <= min(_MAX_SLIPS, len(meant) // 4)
+
+
+def _slips(found: str, meant: str) -> int:
+    """How many letters were missed, added, swapped or exchanged (optimal string alignment)."""
+    before, above = list[int](), list(range(len(meant) + 1))
+    for row, letter in enumerate(found, 1):
+        line = [row]
+        for column, other in enumerate(meant, 1):
+            line.append(min(above[column] + 1, line[-1] + 1, above[column - 1] + (letter != other)))
+            if row > 1 and column > 1 and found[row - 2 : row] == meant[column - 2 : column][::-1]:
+                line[column] = min(line[column], before[column - 2] + 1)
+        before, above = above, line
+    return above[-1]
+
+
 def describe(settings: msgspec.Struct) -> dict[str, Plain]:
     """Field -> value for the log line at start. Secrets are ***, and so is all before the @ of a URL."""
     return {name: _shown(getattr(settings, name)) for name in settings.__struct_fields__}
@@ -168,6 +210,23 @@ def _shown(value: object) -> Plain:
 def mask_userinfo(url: str) -> str:
     """`url` with user, password or token before the (last) @ masked; the scheme stays."""
     return _USERINFO.sub(lambda match: f"{match[1] or ''}{MASK}@", url)
+
+
+def _no_server(url: str) -> Iterable[str]:
+    """What is wrong with the address of a NATS server; it is not repeated, because it may hold a password."""
+    scheme = _SCHEME.match(url)
+    if scheme is not None and scheme[1] not in _SCHEMES:
+        yield f"expected nats:// or tls://, not {scheme[1]}://"
+        return
+    try:
+        parts = urlsplit(url if scheme is not None else f"nats://{url}")
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        named = False
+    if not named:
+        yield "expected nats://host:port"
+    elif parts.path.strip("/") or parts.query or parts.fragment:
+        yield "expected nats://host:port, and nothing behind it"
 
 
 class _Unfit(Exception):

@@ -19,11 +19,17 @@ PRESENCE: Final = "presence"
 
 
 class Forbidden(Refusal):
-    """The caller is known and may not do this. `detail` names the missing scope, for logs."""
+    """The caller is known and may not do this. The message says what the token lacks: the caller's own token,
+    so that tells nothing about anybody else.
+    """
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("forbidden")
-        self.detail = detail
+    def __init__(self, message: str) -> None:
+        super().__init__("forbidden", message)
+
+
+def needs(scope: str) -> Forbidden:
+    """The refusal of a token without `scope`."""
+    return Forbidden(f"Needs scope {scope}.")
 
 
 def is_staff(identity: Identity) -> bool:
@@ -44,7 +50,7 @@ def may_write_orders(identity: Identity) -> bool:
 def require_orders(identity: Identity) -> None:
     """Raises `Forbidden` unless it may read orders."""
     if not may_read_orders(identity):
-        raise Forbidden(f"scope {READ_ORDERS} is missing")
+        raise needs(READ_ORDERS)
 
 
 def require_id(text: str) -> None:
@@ -56,7 +62,7 @@ def require_id(text: str) -> None:
 def require_chat(identity: Identity) -> None:
     """Raises `Forbidden` unless it may chat."""
     if CHAT not in identity.scopes:
-        raise Forbidden(f"scope {CHAT} is missing")
+        raise needs(CHAT)
 
 
 def require_room(identity: Identity, room_id: str) -> None:
@@ -70,13 +76,13 @@ def require_room(identity: Identity, room_id: str) -> None:
     for rule in identity.rooms:
         if rule == room_id or (rule.endswith("*") and room_id.startswith(rule[:-1])):
             return
-    raise Forbidden("the token names other rooms")
+    raise Forbidden("The claim rooms of the token does not name this room.")
 
 
 def require_presence(identity: Identity) -> None:
     """Raises `Forbidden` unless it may ask who is where without being there itself."""
     if PRESENCE not in identity.scopes:
-        raise Forbidden(f"scope {PRESENCE} is missing")
+        raise needs(PRESENCE)
 
 
 def require_scope(identity: Identity, scope: str, *, inside: bool = False) -> None:
@@ -93,7 +99,7 @@ def require_scope(identity: Identity, scope: str, *, inside: bool = False) -> No
     elif kind == "doc" and rest:
         require_id(rest)
         if DOCS not in identity.scopes:
-            raise Forbidden(f"scope {DOCS} is missing")
+            raise needs(DOCS)
     elif scope == "online":
         require_presence(identity)
     else:
@@ -109,7 +115,7 @@ def order_owner(identity: Identity, requested_user: str | None = None) -> str:
     if requested_user is None or requested_user == identity.user:
         return identity.user
     if not is_staff(identity):
-        raise Forbidden(f"scope {STAFF} is missing")
+        raise needs(STAFF)
     return requested_user
 
 

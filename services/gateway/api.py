@@ -15,7 +15,6 @@ from proto.errors import Refusal
 from proto.orders import OrderStatus
 from runtime.service_client import ServiceClient
 from services.gateway import access
-from services.gateway.access import Forbidden
 from services.gateway.exchange import Reply, answered, body_of
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class OrdersApi:
     async def _writer(self, request: Request) -> Identity:
         identity = await self._authenticator.identity(request.scope)
         if not access.may_write_orders(identity):
-            raise Forbidden(f"scope {access.WRITE_ORDERS} is missing")
+            raise access.needs(access.WRITE_ORDERS)
         return identity
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:

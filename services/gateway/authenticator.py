@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from proto.errors import Refusal
 from runtime.metrics import counter
-from services.gateway.access import Forbidden
+from services.gateway import rejections
 from services.gateway.auth import Policy, Unauthorized, UnknownKey, verify
 from services.gateway.credentials import rests_on_cookie, token_from
 from services.gateway.keys import JwksSource, identify
 from services.gateway.keyset import SharedSecret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from services.gateway.auth import Identity
     from services.gateway.origins import Origins
     from services.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
+
+ORIGIN_REFUSED: Final = "This origin is not allowed: it is not listed in CARILLON_ORIGINS."
 
 REJECTED = counter("gateway_auth_rejected", "Requests without a valid token, by code", ["code"])
 
@@ -59,11 +62,13 @@ class Authenticator:
             await self._keys.close()
 
     async def identity(self, scope: Mapping[str, Any]) -> Identity:
-        """Who sends this request (an ASGI scope). Raises Unauthorized, Forbidden, KeysUnavailable."""
+        """Who sends this request (an ASGI scope). Raises Unauthorized, KeysUnavailable, and Refusal
+        "forbidden" for a foreign origin with the cookie.
+        """
+        self._check_origin(scope["headers"])
         try:
-            self._check_origin(scope)
             token = token_from(scope["headers"], scope["query_string"])
-        except (Unauthorized, Forbidden) as refusal:
+        except Unauthorized as refusal:
             _rejected(refusal)
             raise
         return await self.prove(token)
@@ -86,12 +91,23 @@ class Authenticator:
             _rejected(refusal)
             raise
 
-    def _check_origin(self, scope: Mapping[str, Any]) -> None:
+    def _check_origin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        if self._origins.allow_request(headers):
+            return
         # Only what a browser sends by itself can be abused by a foreign page: the cookie.
-        if not self._origins.allow_request(scope["headers"]) and rests_on_cookie(scope["headers"]):
-            raise Forbidden("foreign origin")
+        try:
+            abused = rests_on_cookie(headers)
+        except Unauthorized as refusal:
+            _rejected(refusal)
+            raise
+        if not abused:
+            rejections.foreign_origin(headers, "answered, and browsers keep it from the page")
+            return
+        rejections.foreign_origin(headers, "refused: it rests on the cookie")
+        REJECTED.labels("forbidden").inc()
+        raise Refusal("forbidden", ORIGIN_REFUSED)
 
 
-def _rejected(refusal: Unauthorized | Forbidden) -> None:
+def _rejected(refusal: Unauthorized) -> None:
     REJECTED.labels(refusal.code).inc()
     log.info("rejected", code=refusal.code, detail=refusal.detail)

@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from proto.errors import Refusal
+from services.gateway import rejections
 from services.gateway.exchange import refused
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Preflights(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return response
+        if not self.is_allowed_origin(request_headers["origin"]):
+            rejections.foreign_preflight(request_headers["origin"])
         refusal = refused(Refusal("invalid_request", self._refused(request_headers)))
         for name in ("access-control-allow-origin", "vary"):
             if name in response.headers:

@@ -35,6 +35,7 @@ from proto.websocket import (
 from runtime import rpc, tracing
 from runtime.metrics import counter
 from runtime.service_client import ServiceClient
+from services.gateway import rejections
 from services.gateway.auth import Unauthorized
 from services.gateway.client import acknowledge, identity_of
 from services.gateway.joining import ROOM, Joining
@@ -303,6 +304,7 @@ class Desk:
 
 
 def _refuse(client: Client, frame: ClientFrame, refusal: Refusal) -> str:
+    rejections.forbidden(refusal, client.session.identity)
     client.send(error(refusal, frame.id, tracing.trace_id()))
     return refusal.code
 

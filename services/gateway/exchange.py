@@ -22,6 +22,7 @@ from proto.validation import explain
 from runtime import tracing
 from runtime.logs import accept_request_id, bind_request_id, new_request_id
 from runtime.metrics import COARSE, counter, histogram
+from services.gateway import rejections
 from services.gateway.surrogates import decode_without_halves
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ async def _answer(endpoint: Endpoint, request: Request) -> tuple[str, Response]:
     try:
         reply = await endpoint(request)
     except Refusal as refusal:
+        rejections.forbidden(refusal, None)
         return refusal.code, refused(refusal)
     except ClientDisconnect:
         return "client_left", Response(status_code=400)

@@ -19,7 +19,9 @@ from proto.errors import CLOSE_CODES, Refusal
 from proto.frames import ErrorBody
 from proto.websocket import Authenticate
 from runtime.metrics import counter
+from services.gateway import rejections
 from services.gateway.auth import Unauthorized
+from services.gateway.authenticator import ORIGIN_REFUSED
 from services.gateway.credentials import token_from
 from services.gateway.edge import HEAD_SECONDS
 from services.gateway.exchange import slash_behind
@@ -127,7 +129,8 @@ class Handshake:
             return Refusal("unavailable")
         # A browser opens sockets from any page and sends the cookie along.
         if not self._origins.allow_request(request.headers):
-            return Refusal("forbidden", "This origin is not allowed.")
+            rejections.foreign_origin(request.headers, "handshake refused")
+            return Refusal("forbidden", ORIGIN_REFUSED)
         limit = self._admission.admit_address(arrival.address, self._now())
         if limit is not None:
             REFUSED.labels(limit).inc()

@@ -90,6 +90,7 @@ class JwksSource:
         if algorithm not in KINDS:
             raise Misconfigured(JWKS_SETTING, f"needs an algorithm with public keys, not {algorithm}.")
         self._read = _reader(location)
+        self._place = _place(location)
         self._version: Version | None = None
         self._algorithm: Algorithm = algorithm
         self._refresh_seconds = refresh_seconds
@@ -188,8 +189,14 @@ class JwksSource:
         self.failures += 1
         self._failed_in_a_row += 1
         _failures.inc()
-        reason = error.message if isinstance(error, KeysInvalid) else type(error).__name__
-        _log.warning("jwks_fetch_failed", reason=reason, in_a_row=self._failed_in_a_row, keys_kept=self.ready)
+        _log.warning(
+            "jwks_fetch_failed",
+            setting=JWKS_SETTING,
+            place=self._place,
+            reason=_reason(error),
+            in_a_row=self._failed_in_a_row,
+            keys_kept=self.ready,
+        )
 
     def _accept(self, found: tuple[Version, KeySet] | None) -> None:
         self._failed_in_a_row = 0
@@ -230,6 +237,18 @@ def _reader(location: str) -> Reader:
     if not _is_fetchable(location):
         raise Misconfigured(JWKS_SETTING, "must be a file path or an http(s) URL without a password.")
     return _Download(location)
+
+
+def _place(location: str) -> str:
+    """Where the keys are, for the log: a path, or an address without its query, which may hold a secret."""
+    return location.partition("?")[0].partition("#")[0] if _SCHEME.match(location) else location
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeysInvalid):
+        return error.message
+    told = getattr(error, "strerror", None) or getattr(getattr(error, "reason", None), "strerror", None)
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 
 def _is_fetchable(url: str) -> bool:

@@ -6,10 +6,45 @@ unless its origin is our own or listed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?P<host>[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?"
+)
+_BEHIND: Final = frozenset("/?#")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def unfit(origin: str) -> str:
+    """Why no browser would ever send this as an origin (RFC 6454 section 6.2); empty if one would."""
+    return next((reason for reason in _reasons(origin)), "")
+
+
+def _reasons(origin: str) -> Iterator[str]:
+    """Of what is wrong, first what is most likely meant."""
+    scheme, divided, rest = origin.partition("://")
+    found = _ORIGIN.fullmatch(origin)
+    if "*" in origin:
+        yield "a wildcard matches nothing: list each origin"
+    if origin == "null":
+        yield "null is every sandboxed page and every file, whoever wrote it"
+    if not divided:
+        yield f"expected a scheme in front, such as https://{origin}"
+    if not _BEHIND.isdisjoint(rest):
+        yield f"expected {scheme}://{re.split('[/?#]', rest)[0]}, without a path or a slash behind it"
+    if not origin.isascii():
+        yield "browsers send names in ASCII (xn--...)"
+    if origin != origin.lower():
+        yield f"browsers send small letters: {origin.lower()}"
+    if found is None:
+        yield "expected scheme://host or scheme://host:port"
+    elif found["port"] and found["port"] == _DEFAULT_PORTS.get(scheme):
+        yield f"browsers leave the usual port out: {origin.removesuffix(found['port'])}"
 
 
 class Origins:

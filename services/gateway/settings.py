@@ -10,6 +10,7 @@ from proto.presence import GRACE_SECONDS
 from runtime.settings import ProcessSettings, Secret, variable
 from services.gateway.auth import MAX_LEEWAY_SECONDS, Misconfigured
 from services.gateway.keyset import SharedSecret
+from services.gateway.origins import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,8 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     auth_issuer             `iss` that a token must have; unset = any
     auth_audience           `aud` that a token must have; unset = tokens that name an audience are refused
     auth_leeway_seconds     how far clocks may differ, at most 30
-    origins                 web origins besides our own that may use the API, comma-separated
+    origins                 web origins besides our own that may use the API, comma-separated, as browsers
+                            send them: https://shop.example, without a slash behind, a path or a wildcard
     cors_headers            headers besides our own that pages of those origins may send, comma-separated
     heartbeat_seconds       time between two comments on an SSE stream
     ping_interval           seconds between two pings on a WebSocket
@@ -105,6 +107,9 @@ class GatewaySettings(ProcessSettings, frozen=True, kw_only=True):
     def faults(self) -> Iterable[str]:
         """What is wrong between fields."""
         yield from super().faults()
+        for origin in self.origins:
+            if reason := unfit(origin):
+                yield f"{variable('origins')}: {origin}: {reason}"
         if self.auth_algorithm == "HS256":
             if self.auth_secret is None:
                 yield f"{variable('auth_secret')}: required with HS256"

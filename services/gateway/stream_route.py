@@ -20,7 +20,8 @@ from proto.frames import Reconnect
 from runtime import tracing
 from runtime.logs import bind_request_id
 from runtime.metrics import counter
-from services.gateway import codecs
+from services.gateway import codecs, rejections
+from services.gateway.access import Forbidden
 from services.gateway.edge import edge_of
 from services.gateway.exchange import refused, request_id_of
 
@@ -102,6 +103,9 @@ class StreamRoute:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 return await self.follow(request, identity, request_id)
+        except Forbidden as refusal:
+            rejections.forbidden(refusal, identity)
+            raise
         except TimeoutError:
             raise Refusal("timeout") from None
 

@@ -11,6 +11,7 @@ from tests.support.orders_stream import stores
 from tests.support.raw_http import assert_refused, request, send
 from tests.support.sse import SseClient
 from tests.support.stack import Stack, token
+from tests.support.ws import WsClient, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,3 +225,42 @@ async def test_a_browser_without_origin_follows_with_its_cookie(shop: Stack, ord
         await client.until(1)
 
     assert client.statuses == ["placed"]
+
+
+async def test_a_refused_origin_is_in_the_log_with_the_setting_once(shop: Stack) -> None:
+    """Of a cookie, a handshake, a preflight, and an answer that no page may read; however often they come."""
+    gateway, evil = shop.gateways[0], "https://log.example"
+    preflight = request("OPTIONS", "/api/orders", f"Origin: {evil}", "Access-Control-Request-Method: POST")
+    for sent in (
+        request("GET", "/api/orders", f"Origin: {evil}", cookie()),
+        request("GET", f"/api/orders?token={token()}", f"Origin: {evil}"),
+        upgrade("/ws", f"Origin: {evil}"),
+        preflight,
+    ):
+        for _ in range(3):
+            await send(gateway.url, sent)
+
+    lines = [line for line in gateway.logged("origin_not_listed") if line["origin"] == evil]
+    assert sorted(line["outcome"] for line in lines) == [
+        "answered, and browsers keep it from the page",
+        "handshake refused",
+        "preflight refused",
+        "refused: it rests on the cookie",
+    ]
+    assert {line["setting"] for line in lines} == {"CARILLON_ORIGINS"}
+
+
+async def test_what_a_token_lacks_is_named_in_the_answer_and_in_the_log(shop: Stack) -> None:
+    """Over HTTP, on an event stream and on a WebSocket."""
+    gateway = shop.gateways[0]
+    reader = f"Authorization: Bearer {token('rita', 'orders:read')}"
+    answer = await send(gateway.url, request("POST", "/api/orders", reader, body=b"{}"))
+    stream = await send(gateway.url, request("GET", "/api/stream?channel=room:r", reader))
+    async with await WsClient().hello(gateway.url, token("rita", "orders:read")) as client:
+        refused = await client.ask("join_room", roomId="r")
+
+    assert answer.json["message"] == "Needs scope orders:write."
+    assert stream.json["message"] == refused["message"] == "Needs scope chat."
+    lines = gateway.logged("forbidden")
+    assert {line["reason"] for line in lines} >= {"Needs scope orders:write.", "Needs scope chat."}
+    assert [line["user"] for line in lines if line["reason"] == "Needs scope chat."] == ["rita"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import nkeys  # type: ignore[import-untyped]
 import pytest
+from structlog.testing import capture_logs
 
 from runtime import bus as bus_module
 from runtime.bus import MAX_PENDING_BYTES, Bus
@@ -25,6 +26,7 @@ from runtime.errors import (
 from tests.support.buses import bus_for, connected_bus, into, metric
 from tests.support.nats_cluster import NatsCluster
 from tests.support.nats_server import NatsServer
+from tests.support.ports import free_port
 from tests.support.tcp_proxy import tcp_proxy
 from tests.support.until import until
 
@@ -93,6 +95,23 @@ def errors(kind: str) -> float:
 
 
 # -- connecting ---------------------------------------------------------------
+
+
+async def test_a_server_that_is_not_there_is_named_once_however_often_it_is_tried() -> None:
+    """The address without its password, and the reason."""
+    before = errors("connection")
+    with capture_logs() as lines:
+        bus = bus_for(f"nats://user:the-password@127.0.0.1:{free_port()}")
+        await bus.start()
+        try:
+            await until(lambda: errors("connection") - before >= 5, what="five attempts")
+        finally:
+            await bus.close()
+
+    said = [line for line in lines if line["event"] == "bus_error"]
+    assert len(said) == 1
+    assert said[0]["servers"] == [f"nats://***@127.0.0.1:{bus._settings.nats_url[0].rpartition(':')[2]}"]
+    assert "ConnectionRefused" in said[0]["error"]
 
 
 async def test_a_bus_starts_without_nats_and_connects_when_it_appears(own_nats: NatsServer) -> None:

@@ -139,6 +139,28 @@ def test_the_settings_are_logged_without_secrets(nats: NatsServer, sleeper: Call
     assert SECRET not in process.output
 
 
+def test_a_misspelt_setting_is_a_warning_with_the_nearest_name(
+    nats: NatsServer, sleeper: Callable[..., Sleeper]
+) -> None:
+    """One of a sibling is not: services are often given the settings of all."""
+    process = sleeper(NATS_URL=nats.url, GODBYE_SECONDS="1", ORIGINS="https://shop.example")
+    process.until("started")
+
+    lines = [json.loads(line) for line in process.output.splitlines()]
+    told = [line for line in lines if line["event"] == "setting_misspelt"]
+    assert [(line["level"], line["setting"], line["meant"]) for line in told] == [
+        ("warning", "CARILLON_GODBYE_SECONDS", "CARILLON_GOODBYE_SECONDS")
+    ]
+
+
+def test_an_address_that_is_none_of_nats_ends_with_2(sleeper: Callable[..., Sleeper]) -> None:
+    """It says what it expects."""
+    process = sleeper(NATS_URL="http://127.0.0.1:4222")
+
+    assert process.ends() == 2
+    assert process.output == "CARILLON_NATS_URL: expected nats:// or tls://, not http://\n"
+
+
 def test_a_taken_port_ends_with_1(nats: NatsServer, sleeper: Callable[..., Sleeper]) -> None:
     """And the log says so."""
     with socket.socket() as taken:

@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.settings import ProcessSettings, Secret, SettingsError, describe, load, unknown
+from carillon.settings import CliSettings
+from deploy.helm.settings import discovered
+from runtime.provision import ProvisionSettings
+from runtime.settings import (
+    ProcessSettings,
+    Secret,
+    SettingsError,
+    describe,
+    load,
+    misspelt,
+    unknown,
+    variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,6 +153,69 @@ def test_unknown_variables_are_listed_not_refused() -> None:
     environ = REQUIRED | {"CARILLON_BERTH": "1", "CARILLON_ANCHOR": "", "PATH": "/bin"}
     assert unknown(Harbour, environ) == ["CARILLON_ANCHOR", "CARILLON_BERTH"]
     assert load(Harbour, environ) == harbour()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CARILLON_BERTH", "CARILLON_BERTHS"),
+        ("CARILLON_SPAREKEY", "CARILLON_SPARE_KEY"),
+        ("CARILLON_depth", "CARILLON_DEPTH"),
+        ("CARILLON_DEPHT", "CARILLON_DEPTH"),
+        ("CARRILLON_MOTTO", "CARILLON_MOTTO"),
+        ("carillon_motto", "CARILLON_MOTTO"),
+    ],
+)
+def test_a_misspelt_variable_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    """A letter too few, an underscore, small letters, the prefix."""
+    assert misspelt(Harbour, REQUIRED | {name: "1"}) == {name: meant}
+
+
+@pytest.mark.parametrize("name", ["CARILLON_ANCHOR", "CARILLON_", "CARILLON", "MOTTO", "CARGO_MOTTO"])
+def test_what_resembles_nothing_is_not_taken_for_a_mistake(name: str) -> None:
+    """It belongs to a sibling or to another program; and neither is what stands beside the right one."""
+    assert misspelt(Harbour, REQUIRED | {name: "1"}) == {}
+    assert misspelt(Harbour, REQUIRED | {"CARILLON_BERTH": "1", "CARILLON_BERTHS": "2"}) == {}
+
+
+def test_no_setting_of_a_sibling_is_taken_for_a_mistake() -> None:
+    """Services are often given the settings of all."""
+    kinds: dict[str, type[msgspec.Struct]] = {
+        **discovered(),
+        "provision": ProvisionSettings,
+        "carillon": CliSettings,
+    }
+    names = {variable(field.name) for kind in kinds.values() for field in msgspec.structs.fields(kind)}
+
+    for name, kind in kinds.items():
+        for other in names:
+            assert misspelt(kind, {other: "1"}) == {}, (name, other)
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://127.0.0.1:4222", "expected nats:// or tls://, not http://"),
+        ("nats://a:4222,ws://b:4222", "expected nats:// or tls://, not ws://"),
+        ("nats://:4222", "expected nats://host:port"),
+        ("nats://a:port", "expected nats://host:port"),
+        ("nats://user:the-password@[::1", "expected nats://host:port"),
+        ("nats://a:4222/js", "expected nats://host:port, and nothing behind it"),
+    ],
+)
+def test_an_address_that_is_none_of_nats_is_refused(url: str, fault: str) -> None:
+    """At once, and not by a name that cannot be resolved; what was found is not repeated."""
+    with pytest.raises(SettingsError) as caught:
+        load(ProcessSettings, {"CARILLON_NATS_URL": url})
+    assert caught.value.faults == [f"CARILLON_NATS_URL: {fault}"]
+
+
+@pytest.mark.parametrize(
+    "url", ["nats://a:4222", "tls://u:p@a", "a:4222", "a", "nats://[::1]:4222/", "u:p@a:1"]
+)
+def test_an_address_of_nats_is_taken(url: str) -> None:
+    """With or without scheme, port, user and password."""
+    assert load(ProcessSettings, {"CARILLON_NATS_URL": url}).nats_url == (url,)
 
 
 def test_a_secret_never_prints() -> None:

@@ -129,6 +129,10 @@ class ServiceProcess:
         """Its log, line by line."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log with this event."""
+        return [line for line in self.log_lines() if line.get("event") == event]
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         assert self._process is not None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from services.gateway import keys as keys_module
 from services.gateway.auth import Identity, Misconfigured, Unauthorized, UnknownKey, verify
@@ -550,3 +551,19 @@ async def test_two_sources_keep_their_keys_apart(tmp_path: Path, clock: Clock) -
     ):
         assert isinstance(await identify(theirs.token(), others, RULES, NOW), Identity)
         assert await code_of(theirs.token(), ours) == "token_invalid"
+
+
+async def test_what_cannot_be_had_is_named_in_the_log(tmp_path: Path, issuer: IssuerServer) -> None:
+    """The path of a file and why; an address without its query, which may hold a secret."""
+    missing = str(tmp_path / "keys.json")
+    with capture_logs() as lines:
+        for location in (missing, issuer.url.replace("/keys", "/other?token=of-ours")):
+            issuer.status = 404
+            async with JwksSource(location, "RS256"):
+                pass
+
+    told = [(line["setting"], line["place"], line["reason"]) for line in lines]
+    assert told == [
+        ("CARILLON_AUTH_JWKS", missing, "FileNotFoundError: No such file or directory"),
+        ("CARILLON_AUTH_JWKS", issuer.url.replace("/keys", "/other"), "The server answered 404."),
+    ]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.origins import Origins
+from runtime.settings import SettingsError, load
+from services.gateway.origins import Origins, unfit
+from services.gateway.settings import GatewaySettings
 
 SHOP = "https://shop.example"
 HOST = "api.example"
@@ -118,3 +120,38 @@ def test_nobody_else_gets_headers(origin: str | None) -> None:
 def test_a_request_names_one_origin(headers: list[tuple[bytes, bytes]], allowed: bool) -> None:
     """Or none; of two none counts, also of two that are allowed."""
     assert Origins([SHOP]).allow_request(headers) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origin", "reason"),
+    [
+        ("http://localhost:3000/", "expected http://localhost:3000, without a path or a slash behind it"),
+        ("https://shop.example/app", "expected https://shop.example, without a path or a slash behind it"),
+        ("*", "a wildcard matches nothing: list each origin"),
+        ("https://*.shop.example", "a wildcard matches nothing: list each origin"),
+        ("null", "null is every sandboxed page and every file, whoever wrote it"),
+        ("shop.example", "expected a scheme in front, such as https://shop.example"),
+        ("localhost:3000", "expected a scheme in front, such as https://localhost:3000"),
+        ("https://Shop.example", "browsers send small letters: https://shop.example"),
+        ("https://k\u00e4se.example", "browsers send names in ASCII (xn--...)"),
+        ("https://shop.example:443", "browsers leave the usual port out: https://shop.example"),
+        ("http://shop.example:80", "browsers leave the usual port out: http://shop.example"),
+        ("https://user@shop.example", "expected scheme://host or scheme://host:port"),
+        ("https://", "expected scheme://host or scheme://host:port"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_the_reason(origin: str, reason: str) -> None:
+    """It would be taken and never match, and all that is seen of that is a page that does not work."""
+    assert unfit(origin) == reason
+    with pytest.raises(SettingsError) as caught:
+        load(GatewaySettings, {"CARILLON_AUTH_SECRET": "x" * 32, "CARILLON_ORIGINS": f"{SHOP},{origin}"})
+    assert caught.value.faults == [f"CARILLON_ORIGINS: {origin}: {reason}"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [SHOP, "http://localhost:3000", "http://[::1]:3000", "capacitor://localhost", "https://shop.example:80"],
+)
+def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
+    """With a port only if it is not the usual one; pages of apps have schemes of their own."""
+    assert unfit(origin) == ""
