@@ -6,6 +6,7 @@ what goes to many is compressed once, and the length of one message tells nothin
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
@@ -29,7 +30,10 @@ MEMORY_LEVEL: Final = 5
 """Of zlib; a compressor with more takes four times as long to make, and saves 1 % on a page of history."""
 LARGEST_WINDOW_BITS: Final = 15
 MAX_BEHIND: Final = 5
-"""Bytes behind a last block: its padding and what RFC 7692 section 7.2.2 has the reader append."""
+"""Bytes behind a last block (BFINAL): its padding, and an empty block."""
+EMPTY_BLOCKS: Final = 1024
+"""Bytes of blocks that only end a fragment: 128 of them, and some."""
+_EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
 
 _DEFLATE: Final = [
     PerMessageDeflate(
@@ -58,28 +62,55 @@ class Deflate(ServerPerMessageDeflateFactory):
         return answer, extension
 
 
+def packed_bytes(limit: int) -> int:
+    """How large a message of at most `limit` bytes can get by being compressed, in fragments, with the
+    smallest memory of zlib (its `deflateBound`, and an empty block behind each fragment).
+    """
+    return limit + limit // 8 + limit // 64 + EMPTY_BLOCKS
+
+
 class Inflate(PerMessageDeflate):
-    """Reads what a client compressed; never makes more of it than the parser's limit. One for each parser."""
+    """Reads what a client compressed, or left as it is; never makes more than `limit` bytes of a message. One
+    for each parser, which limits what is read of a frame before that.
+    """
 
-    def __init__(self) -> None:
-        super().__init__(True, True, LARGEST_WINDOW_BITS, WINDOW_BITS)
+    def __init__(self, limit: int) -> None:
+        # Its decoder is made and dropped here: theirs is gone behind the last fragment, unread.
+        super().__init__(False, True, LARGEST_WINDOW_BITS, WINDOW_BITS)
+        del self.decoder
+        self._limit = limit
+        self._left = limit
 
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:  # noqa: ARG002 - ours counts
         """See websockets.extensions.Extension."""
-        inflated = super().decode(frame, max_size=max_size)
-        if frame.opcode in CTRL_OPCODES or inflated is frame:
-            return inflated
-        decoder = getattr(self, "decoder", None)  # gone behind the last fragment
-        if decoder is not None and len(decoder.unused_data) > MAX_BEHIND:
-            raise ProtocolError("data behind the last block")  # zlib would keep it for us
-        if max_size is not None and len(inflated.data) > max_size:
-            raise PayloadTooBig(len(inflated.data), max_size)  # to zlib a limit of 0 is none
+        if frame.opcode in CTRL_OPCODES:
+            return frame
+        if frame.opcode is not Opcode.CONT:
+            self._left = self._limit
+            if frame.rsv1:
+                self.decoder = zlib.decompressobj(wbits=-LARGEST_WINDOW_BITS)
+        # One more than is allowed: zlib that stops at a limit leaves the end of the last block unread, and to
+        # it a limit of 0 is none.
+        inflated = super().decode(frame, max_size=self._left + 1)
+        if inflated is not frame:
+            self._check_end(frame.fin)
+        if len(inflated.data) > self._left:
+            raise PayloadTooBig(None, self._left)
+        self._left -= len(inflated.data)
         return inflated
 
+    def _check_end(self, fin: bool) -> None:
+        behind = len(self.decoder.unused_data)
+        if fin:
+            behind -= len(_EMPTY_BLOCK)  # appended by the reader
+            del self.decoder
+        if behind > MAX_BEHIND:
+            raise ProtocolError("data behind the last block")  # zlib would keep it for us
 
-def extensions() -> list[Extension]:
-    """What a parser needs that reads compressed messages."""
-    return [Inflate()]
+
+def extensions(limit: int) -> list[Extension]:
+    """What a parser needs that reads compressed messages of up to `limit` bytes."""
+    return [Inflate(limit)]
 
 
 def message_frame(text: bool, data: bytes) -> bytes:

@@ -32,6 +32,8 @@ from services.gateway.surrogates import decode_without_halves
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from websockets.typing import BytesLike
+
     from proto.frames import ResetReason
     from services.gateway.hub import Event
 
@@ -60,6 +62,11 @@ _SHORT: Final = {
 def close_frame(code: int, reason: str) -> bytes:
     """A close frame (RFC 6455 section 5.5.1)."""
     return Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+
+
+def pong_frame(data: BytesLike) -> bytes:
+    """The answer to a ping that brought `data` (RFC 6455 section 5.5.3)."""
+    return Frame(Opcode.PONG, data).serialize(mask=False)
 
 
 def message_frame(text: bool, data: bytes) -> bytes:

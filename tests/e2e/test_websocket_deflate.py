@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,23 @@ async def test_a_client_of_another_make_is_understood(gateway: Gateway, settings
                 assert await client.recv() == sent
 
 
+@pytest.mark.parametrize("fragments", [1, 8, 128])
+async def test_what_cannot_be_compressed_may_be_as_large_as_what_can(
+    gateway: Gateway, fragments: int
+) -> None:
+    """The limit is that of the message; compressed it is larger."""
+    sent = random.Random(1).randbytes(LIMIT)
+    packed = deflated(sent)
+    size = -(-len(packed) // fragments)
+    pieces = [packed[at : at + size] for at in range(0, len(packed), size)]
+    assert len(packed) > LIMIT
+    async with await EchoClient().connect(gateway.url, None, OFFER, target="/echo") as client:
+        for at, piece in enumerate(pieces):
+            client.write(frame(CONT if at else BINARY, piece, rsv=0 if at else 4, fin=at == len(pieces) - 1))
+        await client.until(lambda: client.raw, what="the echo")
+        assert client.raw == [sent]
+
+
 PING_FRAME = json.dumps({"type": "ping"}).encode()
 HALVES = deflated(PING_FRAME)[:7], deflated(PING_FRAME)[7:]
 
@@ -218,6 +236,10 @@ ENDS = {
         1009,
     ),
     "much behind the last block": (
+        frame(TEXT, deflated(PING_FRAME, zlib.Z_FINISH) + b"x" * 60_000, rsv=4),
+        1002,
+    ),
+    "much behind the last block, in a fragment": (
         frame(TEXT, deflated(b"{}", zlib.Z_FINISH), rsv=4, fin=False) + frame(CONT, b"x" * 60_000, fin=False),
         1002,
     ),

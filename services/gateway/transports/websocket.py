@@ -58,6 +58,22 @@ _silent = logging.getLogger("carillon.websocket")
 _silent.disabled = True  # what a client sent is no business of the log
 
 
+class ClientParser(Parser):
+    """What a client sends, frame by frame. A ping is answered by its owner, so that the pong stands in its
+    place among answers to messages.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        """See websockets.protocol.Protocol."""
+        if frame.opcode is Opcode.PING:
+            self.events.append(frame)
+            return
+        if frame.opcode is Opcode.CLOSE:
+            # It may stand between fragments (RFC 6455 section 5.4), of a message that then has no end.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class Parsers:
     """Lends parsers to connections that receive something. One between two frames knows nothing of its
     connection, so it serves the next; one is spare, because all that arrives at once is parsed in turn.
@@ -79,9 +95,11 @@ class Parsers:
         self._spare = parser
 
     def _new(self) -> Parser:
-        parser = Parser(Side.SERVER, state=State.OPEN, max_size=self._limit, logger=_silent)
-        if self.inflate:
-            parser.extensions = deflate.extensions()
+        if not self.inflate:
+            return ClientParser(Side.SERVER, state=State.OPEN, max_size=self._limit, logger=_silent)
+        largest = deflate.packed_bytes(self._limit)
+        parser = ClientParser(Side.SERVER, state=State.OPEN, max_size=largest, logger=_silent)
+        parser.extensions = deflate.extensions(self._limit)
         return parser
 
 
@@ -307,7 +325,7 @@ class WebSocket(asyncio.Protocol):
         return self.transport
 
     def _reply(self, parser: Parser) -> None:
-        """Pongs and closes that the protocol demands; then keep the parser only in the middle of
+        """The close frame that the protocol demands; then keep the parser only in the middle of
         something.
         """
         data = b"".join(parser.data_to_send())
@@ -334,6 +352,8 @@ class WebSocket(asyncio.Protocol):
             self._assemble(frame)
         elif frame.opcode is not Opcode.CLOSE:
             self._control()
+            if frame.opcode is Opcode.PING and not self._ended:
+                self.out.write(wire.pong_frame(frame.data))
 
     def _control(self) -> None:
         now = self._now()
