@@ -7,6 +7,7 @@ stream) or vouches for itself. Anything else is for an operator to say, and unti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ CONFIRMED: Final = CHAT_POLICIES.name
 MARK: Final = "carillon.registers"
 """In the metadata of every stream, once there were registers."""
 AT_ONCE: Final = 64
+GATHERED: Final = 10_000
 API_SECONDS: Final = 10.0
 
 
@@ -107,34 +109,47 @@ def _what_to_do(standing: Standing) -> str:
 async def _move_owners(bus: Bus) -> None:
     """Owners that older versions stored, and those whose record was lost and whose order is still there."""
     owners, orders = Log(bus, ORDER_OWNERS), Log(bus, ORDERS)
-    known = {subject async for subject in _subjects(bus, ORDER_OWNERS.name, f"{OWNERS.kept}*")}
-    found: dict[str, str] = {}
-    async for subject in _subjects(bus, ORDERS.name, "orders.log.*.*"):
-        _, _, user, order = subject.split(".")
-        found[f"{OWNERS.kept}{order}"] = user
-    missing = [subject for subject in found if subject not in known]
-    copies = [
-        OWNERS.subject(subject)
-        async for subject in _subjects(bus, ORDERS.name, f"{OWNERS.old}*")
-        if OWNERS.subject(subject) not in known
-    ]
+    # Of each a number, because there may be a million of them.
+    known = {hash(_order(kept)) async for kept in _subjects(bus, ORDER_OWNERS.name, f"{OWNERS.kept}*")}
     slots = asyncio.Semaphore(AT_ONCE)
+    moved = 0
 
-    async def keep(subject: str) -> None:
+    async def keep(order: str, stored: str) -> None:
         async with slots:
-            copy = await orders.last(OWNERS.old_subject(subject)) if subject in copied else None
-            payload = copy.payload if copy is not None else _owned(found[subject])
-            if payload is None:
-                return
-            try:
-                await owners.append(subject, payload, message_id=f"move:{subject}", expected=0)
-            except WrongSequence:
-                return  # it was claimed meanwhile
+            await _keep_owner(owners, orders, order, stored)
 
-    copied = set(copies)
-    await _all(keep(subject) for subject in dict.fromkeys([*copies, *missing]))
-    if copies or missing:
-        log.info("owners_moved", count=len({*copies, *missing}))
+    for pattern in (f"{OWNERS.old}*", "orders.log.*.*"):
+        missing: dict[str, str] = {}
+        async for stored in _subjects(bus, ORDERS.name, pattern):
+            order = _order(stored)
+            if hash(order) not in known:
+                known.add(hash(order))
+                missing[order] = stored
+            if len(missing) >= GATHERED:
+                await _all(keep(*each) for each in missing.items())
+                moved += len(missing)
+                missing.clear()
+        await _all(keep(*each) for each in missing.items())
+        moved += len(missing)
+    if moved:
+        log.info("owners_moved", count=moved)
+
+
+async def _keep_owner(owners: Log, orders: Log, order: str, stored: str) -> None:
+    """Record whose an order is: as an older version recorded it at `stored`, or whose log `stored` is."""
+    if stored.startswith(OWNERS.old):
+        copy = await orders.last(stored)
+        payload = None if copy is None else copy.payload
+    else:
+        payload = _owned(stored.split(".")[2])
+    if payload is None:
+        return
+    with contextlib.suppress(WrongSequence):  # it was claimed meanwhile
+        await owners.append(OWNERS.kept + order, payload, message_id=f"move:{order}", expected=0)
+
+
+def _order(subject: str) -> str:
+    return subject.rpartition(".")[2]
 
 
 def _owned(user: str) -> bytes | None:

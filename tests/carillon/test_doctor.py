@@ -26,6 +26,7 @@ from proto.streams import CHAT, ORDERS, STREAMS
 from runtime.provision import wanted
 from runtime.settings import ProcessSettings, load
 from tests.support.buses import connected_bus
+from tests.support.nats_cluster import NatsCluster
 from tests.support.ports import free_port
 from tests.support.secured_nats import SecuredNats
 from tests.support.spoilt_proxy import spoilt_proxy
@@ -52,7 +53,7 @@ def running(server: NatsServer) -> Iterator[NatsServer]:
 
 
 async def looked(
-    url: str, replicas: int = 1, ahead: float = 0.0, settings: ProcessSettings | None = None
+    url: str, replicas: int | None = 1, ahead: float = 0.0, settings: ProcessSettings | None = None
 ) -> list[Finding]:
     """What the doctor finds of NATS, as a gateway; our clock is `ahead` by some seconds."""
     given = settings or ProcessSettings(nats_url=(url,))
@@ -196,6 +197,19 @@ def test_fewer_copies_are_a_fault_and_more_are_none(
     found = streams.judged(CHAT, msgspec.convert(told, streams.StreamInfo), asked)
 
     assert [each.status for each in found] == ["ok" if well else "fault"]
+
+
+@pytest.mark.timeout(90)
+async def test_a_default_cluster_is_well_where_no_number_is_set() -> None:
+    """As the chart makes it: three copies of each stream, and a doctor that was told nothing."""
+    with NatsCluster() as cluster:
+        async with connected_bus(cluster.servers[0].url) as bus:
+            for spec in STREAMS:
+                await provisioned(bus, spec, 3)
+        found = await looked(cluster.servers[0].url, replicas=None)
+
+    assert [each for each in found if each.status != "ok"] == []
+    assert len(found) == 4 + len(OF_GATEWAYS)
 
 
 def test_what_a_stream_may_hold_is_not_the_doctors_to_say() -> None:

@@ -148,6 +148,19 @@ def test_streams_are_made_before_the_services_come() -> None:
     assert env["CARILLON_STREAM_REPLICAS"] == "3"
     assert job["spec"]["activeDeadlineSeconds"] > int(env["CARILLON_WAIT_SECONDS"])
     assert "serviceAccountName" not in pod
+    assert not {"CARILLON_STREAM_BYTES", "CARILLON_LOWER_REPLICAS", "CARILLON_CONFIRM"} & set(env)
+
+
+def test_what_the_provisioner_is_told_besides() -> None:
+    """A small disk, streams that may get fewer copies, and an operator's word on the policies of rooms."""
+    job = render(
+        "provision.streamBytes=3GiB,provision.lowerReplicas=CHAT,provision.confirm=CHAT_POLICIES"
+    ).one("Job", "provision")
+    env = {each["name"]: each["value"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    assert env["CARILLON_STREAM_BYTES"] == "3GiB"
+    assert env["CARILLON_LOWER_REPLICAS"] == "CHAT"
+    assert env["CARILLON_CONFIRM"] == "CHAT_POLICIES"
 
 
 def test_helm_test_plays_two_users_from_the_same_image() -> None:
