@@ -135,14 +135,19 @@ async def test_what_stands_behind_a_bad_token_is_nothing(
     assert listener.said == ["next"]
 
 
-async def test_behind_a_token_wait_64_frames_and_no_more(gateway: Gateway) -> None:
-    """One more ends the connection with 4102, as for everybody."""
+async def test_what_may_come_at_once_may_wait_and_no_more(stack: Stack, gateway: Gateway) -> None:
+    """Behind a token as many frames; behind a join 512 KiB, and one more ends the connection with 4102."""
     token = frames({"type": "authenticate", "token": chatter(), "id": "t"})
+    large = text({"type": "history", "roomId": "waits", "id": "h", "unknown": "x" * 60_000})
     async with await WsClient().connect(gateway.url) as fine, await WsClient().connect(gateway.url) as client:
-        fine.write(token + text({"type": "ping", "id": "p"}) * 64)
-        client.write(token + text({"type": "ping", "id": "p"}) * 65)
-        assert await client.until_closed() == 4102
-        await fine.until(lambda: len(fine.of("pong")) == 64, what="all pongs")
+        fine.write(token + text({"type": "ping", "id": "p"}) * 199)
+        await fine.until(lambda: len(fine.of("pong")) == 199, what="all pongs")
+        stack.chat[0].signal(signal.SIGSTOP)
+        client.write(token + frames({"type": "join_room", "roomId": "waits"}) + large * 9)
+        ended_with = await client.until_closed()
+        stack.chat[0].signal(signal.SIGCONT)
+
+    assert ended_with == 4102
 
 
 async def test_without_a_token_nothing_waits(gateway: Gateway) -> None:
