@@ -161,3 +161,43 @@ class RoomPolicySet(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     room_id: str
     policy: RoomPolicy
+
+
+class PolicyChanged(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Told on `eph.policy.<room>` once a room's policy was replaced, and not what it says: whoever goes by it
+    asks. It may be lost; `rpc.chat.changes` finds what was.
+    """
+
+    room_id: str
+
+
+class CheckAccess(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`rpc.chat.check` -> AccessChecked: which of these users may be in a room, by the policy of this very
+    moment.
+    """
+
+    room_id: RoomId
+    user_ids: Annotated[tuple[UserId, ...], Meta(max_length=MAX_MEMBERS)]
+
+
+class AccessChecked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Those of them who may not."""
+
+    denied: tuple[str, ...]
+
+
+class FetchPolicyChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`rpc.chat.changes` -> PolicyChanges: which policies were replaced after a position."""
+
+    since: PositionText | None = None
+
+
+class PolicyChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`position` is the next `since`. `unknown` tells that the one asked for means nothing (any more), so
+    that any policy may be another one; `more` that there are more changes behind it.
+    """
+
+    position: str
+    room_ids: tuple[str, ...] = ()
+    unknown: bool = False
+    more: bool = False

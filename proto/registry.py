@@ -9,12 +9,17 @@ from typing import Final
 import msgspec
 
 from proto.chat import (
+    AccessChecked,
     ChatMessage,
+    CheckAccess,
     FetchMessages,
+    FetchPolicyChanges,
     HistoryPage,
     JoinChat,
     MessageSent,
     PoliciesConfirmed,
+    PolicyChanged,
+    PolicyChanges,
     RoomJoined,
     RoomPolicy,
     RoomPolicySet,
@@ -219,6 +224,8 @@ MESSAGES: Final = (
     _request(Party.CHAT, "join", JoinChat, RoomJoined, _CHAT),
     _request(Party.CHAT, "send", SendMessage, MessageSent, _CHAT),
     _request(Party.CHAT, "history", FetchMessages, HistoryPage, _CHAT),
+    _request(Party.CHAT, "check", CheckAccess, AccessChecked, _CHAT),
+    _request(Party.CHAT, "changes", FetchPolicyChanges, PolicyChanges, "never shown"),
     # A gateway never sends it: no client's word reaches it.
     _request(Party.CHAT, "policy", SetRoomPolicy, RoomPolicySet, "nobody but operators", Party.OPERATOR),
     Message(
@@ -261,6 +268,16 @@ MESSAGES: Final = (
         publishers=(Party.CHAT, Party.PROVISION),
         readers=(Party.CHAT, Party.PROVISION),
         rule="never shown; what the chat service goes by",
+    ),
+    Message(
+        pattern="eph.policy.<room>",
+        direction=Direction.OUT,
+        delivery=Delivery.CORE,
+        payload=PolicyChanged,
+        owner=Party.CHAT,
+        publishers=(Party.CHAT,),
+        readers=(Party.GATEWAY, Party.CHAT),
+        rule="never shown",
     ),
     Message(
         pattern="live.chat.<room>",

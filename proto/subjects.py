@@ -127,6 +127,26 @@ def room_policy_copy(room_id: str) -> str:
     return f"{POLICIES.old}{encode(room_id)}"
 
 
+ROOM_POLICIES: Final = f"{POLICIES.kept}*"
+"""A filter that matches the policy of every room."""
+
+
+def parse_room_policy(subject: str) -> str:
+    """The room's id: the inverse of `room_policy`. Raises InvalidSubject."""
+    if not subject.startswith(POLICIES.kept):
+        raise InvalidSubject(f"not a policy's subject: {subject!r}")
+    return decode(subject.removeprefix(POLICIES.kept))
+
+
+def policy_changed(room_id: str) -> str:
+    """Where it is told that a room has another policy. Raises InvalidId."""
+    return f"eph.policy.{encode(room_id)}"
+
+
+POLICIES_CHANGED: Final = "eph.policy.*"
+"""The same of all rooms."""
+
+
 def parse_room_log(subject: str) -> str:
     """The room's id: the inverse of `room_log`. Raises InvalidSubject."""
     match subject.split("."):

@@ -390,6 +390,12 @@ class Log:
         """As `last`, but never a lagging replica's answer."""
         return await self._from_leader({"last_by_subj": subject})
 
+    async def next_from_leader(self, subject: str, seq: int) -> Stored | None:
+        """The first message of `subject` (a filter is allowed) from `seq` on, inclusive, as the leader has
+        it.
+        """
+        return await self._from_leader({"seq": max(seq, 1), "next_by_subj": subject})
+
     async def at(self, seq: int) -> Stored | None:
         """The message with this sequence, as the leader has it."""
         return await self._from_leader({"seq": seq})

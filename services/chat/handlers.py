@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from proto.chat import (
+    AccessChecked,
+    CheckAccess,
     FetchMessages,
+    FetchPolicyChanges,
     HistoryPage,
     JoinChat,
     MessageSent,
@@ -31,6 +34,7 @@ from runtime.rpc import Method, RpcServer
 from runtime.service import Process, Service
 from runtime.settings import ProcessSettings
 from services.chat import room as rooms
+from services.chat.policy_changes import PolicyJournal, PolicyNotices
 from services.chat.room import Buckets, Rate
 from services.chat.store import RoomStore
 
@@ -62,18 +66,26 @@ class ChatSettings(ProcessSettings, frozen=True, kw_only=True):
 
 
 class Chat:
-    """The handlers, with what they need. `now` gives the time in UTC, `clock` monotonic seconds.
+    """The handlers, with what they need. `now` gives the time in UTC, `clock` monotonic seconds; `replaced`
+    is told of each room whose policy was set.
 
     `rate` holds for one replica: a user whose messages are served by several may send that much through each.
     """
 
     def __init__(
-        self, store: RoomStore, rate: Rate, now: Callable[[], dt.datetime], clock: Callable[[], float]
+        self,
+        store: RoomStore,
+        rate: Rate,
+        now: Callable[[], dt.datetime],
+        clock: Callable[[], float],
+        *,
+        replaced: Callable[[str], None],
     ) -> None:
         self._store = store
         self._rate = rate
         self._now = now
         self._clock = clock
+        self._replaced = replaced
         self._buckets = Buckets()
 
     async def join(self, command: JoinChat) -> RoomJoined:
@@ -111,10 +123,17 @@ class Chat:
         await self._admitted(command.room_id, command.user_id)
         return await self._store.history(command.room_id, before, command.limit)
 
+    async def check(self, command: CheckAccess) -> AccessChecked:
+        """Which of these users may not be in the room."""
+        policy = await self._store.policy_anew(command.room_id)
+        denied = tuple(user for user in command.user_ids if not rooms.lets_in(policy, user))
+        return AccessChecked(denied=denied)
+
     async def set_policy(self, command: SetRoomPolicy) -> RoomPolicySet:
         """The policy, stored."""
         policy = rooms.policy(command)
         await self._store.set_policy(command.room_id, policy)
+        self._replaced(command.room_id)
         return RoomPolicySet(room_id=command.room_id, policy=policy)
 
     async def _admitted(self, room_id: str, user_id: str) -> RoomPolicy:
@@ -160,12 +179,14 @@ def _position(text: str | None) -> Position | None:
         raise Refusal("invalid_request", "`before` is not a position.") from None
 
 
-def methods(handlers: Chat) -> list[Method[Any, Any]]:
+def methods(handlers: Chat, journal: PolicyJournal) -> list[Method[Any, Any]]:
     """The table: request type -> handler."""
     return [
         Method("join", JoinChat, handlers.join),
         Method("send", SendMessage, handlers.send, handlers.begin_send),
         Method("history", FetchMessages, handlers.history),
+        Method("check", CheckAccess, handlers.check),
+        Method("changes", FetchPolicyChanges, journal.changes),
         Method("policy", SetRoomPolicy, handlers.set_policy),
     ]
 
@@ -176,11 +197,15 @@ async def serve(process: Process[ChatSettings]) -> AsyncIterator[None]:
     settings = process.settings
     bus = await process.bus("main")
     messages = Log(bus, CHAT)
-    policies = Register(Log(bus, CHAT_POLICIES), messages, POLICIES)
-    store = RoomStore(messages, policies, time.monotonic)
+    policies = Log(bus, CHAT_POLICIES)
+    store = RoomStore(messages, Register(policies, messages, POLICIES), time.monotonic)
     bus.on_connected(store.doubt)
-    chat = Chat(store, Rate(settings.chat_per_minute, settings.chat_burst), utc_now, time.monotonic)
-    server = RpcServer(bus, "chat", methods(chat), concurrency=settings.concurrency)
+    notices = PolicyNotices(bus, store)
+    notices.start()
+    rate = Rate(settings.chat_per_minute, settings.chat_burst)
+    chat = Chat(store, rate, utc_now, time.monotonic, replaced=notices.tell)
+    journal = PolicyJournal(policies)
+    server = RpcServer(bus, "chat", methods(chat, journal), concurrency=settings.concurrency)
     server.start()
     try:
         yield

@@ -104,8 +104,13 @@ def same(stored: ChatMessage, sent: ChatMessage) -> ChatMessage:
 
 def admit(policy: RoomPolicy, user_id: str) -> None:
     """Raises NotMember unless the user may be in the room."""
-    if policy.access is Access.MEMBERS and user_id not in policy.members:
+    if not lets_in(policy, user_id):
         raise NotMember
+
+
+def lets_in(policy: RoomPolicy, user_id: str) -> bool:
+    """Whether the user may be in the room."""
+    return policy.access is not Access.MEMBERS or user_id in policy.members
 
 
 def policy(command: SetRoomPolicy) -> RoomPolicy:

@@ -234,6 +234,14 @@ class RoomStore:
         """The same, if it was read lately."""
         return self._policies.get(room_id, self._clock() - POLICY_SECONDS)
 
+    async def policy_anew(self, room_id: str) -> RoomPolicy:
+        """The room's policy of this moment, however lately it was read."""
+        return await self._read_policy(room_id)
+
+    def forget_policy(self, room_id: str) -> None:
+        """It was replaced: what was read before, or is being read, is not gone by any more."""
+        self._policies.forget(room_id, self._clock())
+
     async def set_policy(self, room_id: str, policy: RoomPolicy) -> None:
         """Store `policy` unless it is the room's already. Raises WrongSequence if somebody else set another
         one meanwhile.
@@ -347,6 +355,7 @@ class Policies:
         self._limit = weight
         self._weight = 0
         self._known: OrderedDict[str, tuple[RoomPolicy, float]] = OrderedDict()
+        self._forgot = float("-inf")
 
     def __len__(self) -> int:
         return len(self._known)
@@ -360,17 +369,24 @@ class Policies:
         return found[0]
 
     def put(self, room_id: str, policy: RoomPolicy, at: float) -> None:
-        """Remember what was read at `at`, unless something later is known. What was asked for least recently
-        is forgotten.
+        """Remember what was read at `at`, unless something later is known, or something was forgotten since.
+        What was asked for least recently is forgotten.
         """
         found = self._known.get(room_id)
-        if found is not None and found[1] > at:
+        if at <= self._forgot or (found is not None and found[1] > at):
             return
         self._forget(room_id)
         self._known[room_id] = (policy, at)
         self._weight += _weight(policy)
         while self._weight > self._limit:
             self._forget(next(iter(self._known)))
+
+    def forget(self, room_id: str, at: float) -> None:
+        """What was read of this room is true no longer, nor is what was being read at `at`. That may be of
+        any room: policies change seldom, and to read one more is cheaper than to remember of which.
+        """
+        self._forgot = at
+        self._forget(room_id)
 
     def _forget(self, room_id: str) -> None:
         found = self._known.pop(room_id, None)

@@ -20,6 +20,7 @@ from proto.streams import CHAT, ORDER_OWNERS, ORDERS
 from runtime.http import Server
 from runtime.log import Log
 from runtime.service import Process, Service
+from runtime.service_client import ServiceClient
 from runtime.settings import SettingsError
 from services.gateway.admission import Admission, AdmissionLimits
 from services.gateway.api import OrdersApi
@@ -39,11 +40,13 @@ from services.gateway.kinds import ORDER, ROOM
 from services.gateway.order_stream import OrderStream
 from services.gateway.origins import Origins
 from services.gateway.pages import page_routes
+from services.gateway.policy_watch import PolicyWatch
 from services.gateway.presence.presence import Presence
 from services.gateway.presence_api import PresenceApi
 from services.gateway.rebalance import Rebalance
 from services.gateway.relay import Relay
 from services.gateway.rights import Rights
+from services.gateway.room_access import RoomAccess
 from services.gateway.session import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.transports.websocket import Keep, Parsers
@@ -95,13 +98,17 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         author=author,
         formats=(*FORMATS.values(), *DEFLATED.values()),
     )
+    chat_service = ServiceClient(calls, "chat")
+    room_access = RoomAccess(chat_service, timeout=settings.request_seconds)
+    rights = Rights(presence)
     desk = Desk(
         channels,
-        calls,
         authenticator,
         admission,
         presence,
-        Rights(presence),
+        rights,
+        chat_service=chat_service,
+        rooms=room_access,
         gateway=process.instance,
         timeout=settings.request_seconds,
     )
@@ -134,7 +141,14 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         cors(origins, settings.cors_headers),
     )
     await authenticator.start()
-    for task in (*relay.start(), *rooms.start(), *presence.start(), connections.start()):
+    policies = PolicyWatch(live, room_access, rights, connections.everybody)
+    for task in (
+        *relay.start(),
+        *rooms.start(),
+        *presence.start(),
+        *policies.start(),
+        connections.start(),
+    ):
         process.rests_on(task)
     name = Name(process.instance, f"{process.instance}-{secrets.token_hex(4)}")
     rebalance = Rebalance(
@@ -164,6 +178,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await server.stop(REQUESTS_SECONDS)
         await desk.close(REQUESTS_SECONDS)
         await connections.close()
+        await policies.close()
         await presence.close()
         await relay.close()
         await rooms.close()

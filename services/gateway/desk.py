@@ -34,7 +34,6 @@ from proto.websocket import (
 )
 from runtime import rpc, tracing
 from runtime.metrics import counter
-from runtime.service_client import ServiceClient
 from services.gateway import rejections
 from services.gateway.auth import Unauthorized
 from services.gateway.client import acknowledge, identity_of
@@ -45,7 +44,7 @@ from services.gateway.wire import chat_frame
 
 if TYPE_CHECKING:
     from proto.websocket import ClientFrame
-    from runtime.bus import Bus
+    from runtime.service_client import ServiceClient
     from services.gateway.admission import Admission
     from services.gateway.auth import Identity
     from services.gateway.authenticator import Authenticator
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from services.gateway.hub import Channel
     from services.gateway.presence.presence import Presence
     from services.gateway.rights import Rights
+    from services.gateway.room_access import RoomAccess
     from services.gateway.session import Work
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -73,20 +73,22 @@ class Desk:
     def __init__(
         self,
         channels: Channels,
-        calls: Bus,
         authenticator: Authenticator,
         admission: Admission,
         presence: Presence,
         rights: Rights,
         *,
+        chat_service: ServiceClient,
+        rooms: RoomAccess,
         gateway: str,
         timeout: float,
     ) -> None:
         self._admission = admission
         self._presence = presence
         self._rights = rights
-        self._joining = Joining(channels, presence, self._ask_to_join)
-        self._chat = ServiceClient(calls, "chat")
+        self._joining = Joining(channels, presence, rooms)
+        self._chat = chat_service
+        self._rooms = rooms
         self._authenticator = authenticator
         self._gateway = gateway
         self._timeout = timeout
@@ -284,7 +286,7 @@ class Desk:
 
     async def _who(self, client: Client, frame: Who) -> None:
         if frame.scope.startswith(ROOM) and frame.scope not in client.session.channels:
-            await self._joining.admit(frame.scope.removeprefix(ROOM), identity_of(client))
+            await self._rooms.admit(frame.scope.removeprefix(ROOM), identity_of(client))
         page = await self._presence.who(frame.scope, frame.after or "", frame.limit)
         acknowledge(
             client,
@@ -295,9 +297,6 @@ class Desk:
             members=page.members,
             more=page.more,
         )
-
-    async def _ask_to_join(self, command: chat.JoinChat) -> chat.RoomJoined:
-        return await self._call("join", command, chat.RoomJoined)
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
         return await self._chat.call(method, command, reply, timeout=self._timeout)

@@ -6,26 +6,19 @@ for: ten thousand clients that come back at once need no task each.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Final
 
-from proto import chat
-from proto.errors import Refusal
 from proto.frames import ResetReason
 from proto.positions import InvalidPosition, Position, parse_position, position_text
 from proto.websocket import JoinRoom, Subscribe
 from runtime.errors import Overloaded
 from services.gateway import access
 from services.gateway.client import acknowledge, identity_of
-from services.gateway.open_rooms import OpenRooms
 from services.gateway.presence.blobs import checked
 from services.gateway.presence.presence import CHANNEL
 from services.gateway.relay import Start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from services.gateway.auth import Identity
     from services.gateway.channels import Channels
     from services.gateway.client import Client
@@ -33,29 +26,25 @@ if TYPE_CHECKING:
     from services.gateway.presence.audience import Wish
     from services.gateway.presence.presence import Presence
     from services.gateway.presence.scenes import Scene
-
-    Ask = Callable[[chat.JoinChat], Awaitable[chat.RoomJoined]]
+    from services.gateway.room_access import RoomAccess
 
 ROOM: Final = "room:"
 
 
 class Joining:
-    """See the module's docstring. `ask` is the chat service's answer on who may join."""
+    """See the module's docstring. `rooms` says who may join those."""
 
-    def __init__(self, channels: Channels, presence: Presence, ask: Ask) -> None:
+    def __init__(self, channels: Channels, presence: Presence, rooms: RoomAccess) -> None:
         self._channels = channels
         self._presence = presence
-        self._ask = ask
-        self._open_rooms = OpenRooms()
-        self._asking: dict[str, asyncio.Future[chat.Access | Refusal | None]] = {}
-        """Rooms that somebody asks about; None if whoever asked left."""
+        self._rooms = rooms
 
     def at_once(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> bool:
         """Follow the room `name`, if all it takes is at hand; False: it is not, and nothing was done. Raises
         Refusal.
         """
         client.session.require_place(name)
-        if not name.startswith(ROOM) or not self._open_rooms.knows(name[len(ROOM) :], time.monotonic()):
+        if not name.startswith(ROOM) or not self._rooms.is_open(name[len(ROOM) :]):
             return False
         found = self._channels.at_hand(name)
         wish, metadata = _as_wished(frame)
@@ -84,30 +73,19 @@ class Joining:
         else:
             await self._follow(client, name, frame)
 
-    async def admit(self, room_id: str, identity: Identity) -> None:
-        """Raises Refusal unless the room lets `identity` in. While somebody asks, others wait for the answer:
-        an open room is open to all, and what keeps one from asking keeps all.
-        """
-        while not self._open_rooms.knows(room_id, time.monotonic()):
-            asking = self._asking.get(room_id)
-            if asking is None:
-                await self._ask_first(room_id, identity)
-                return
-            await asyncio.wait([asking])
-            answer = asking.result()
-            if answer is chat.Access.OPEN:
-                return
-            if isinstance(answer, Refusal) and answer.row.status >= 500:
-                raise Refusal(answer.code, answer.message)
-            if answer is not None:  # it has members, so everybody is asked about
-                await self._ask_about(room_id, identity)
-                return
-
     def release(self, channel: Channel) -> None:
         """A client left this channel."""
         self._channels.release(channel)
 
     # -- inside ---------------------------------------------------------------------------
+
+    async def _admit(self, room_id: str, identity: Identity) -> None:
+        """Raises Refusal unless the room lets `identity` in, by a policy that has not changed meanwhile."""
+        while True:
+            mark = self._rooms.mark
+            await self._rooms.admit(room_id, identity)
+            if not self._rooms.changed(room_id, mark):
+                return
 
     def _enter(
         self, client: Client, channel: Channel, wish: Wish, metadata: bytes | None, *, again: bool
@@ -131,7 +109,7 @@ class Joining:
         """Tell `client` who is in a scope, and every change of that."""
         identity, name = identity_of(client), CHANNEL + scope
         if scope.startswith(ROOM) and scope not in client.session.channels:
-            await self.admit(scope.removeprefix(ROOM), identity)
+            await self._admit(scope.removeprefix(ROOM), identity)
         again = name in client.session.channels
         scene = self._presence.pin(scope)
         if scene is None:
@@ -149,8 +127,9 @@ class Joining:
     ) -> Channel:
         identity = identity_of(client)
         position, broken = _position(frame.since)
-        if name.startswith(ROOM):
-            await self.admit(name.removeprefix(ROOM), identity)
+        mark, room_id = self._rooms.mark, name.removeprefix(ROOM) if name.startswith(ROOM) else ""
+        if room_id:
+            await self._rooms.admit(room_id, identity)
         place = await self._channels.find(identity, name)
         channel = None if place is None else await place.relay.open(place.subject)
         if place is None or channel is None:
@@ -158,30 +137,14 @@ class Joining:
         with place.relay.pinned(channel):
             online = await self._presence.count(scene, identity.user) if frame.id is not None else None
             start = await place.relay.start_for(channel, position)
+            while room_id and self._rooms.changed(room_id, mark):  # what let it in may be true no longer
+                mark = self._rooms.mark
+                await self._rooms.admit(room_id, identity)
+                start = await place.relay.start_for(channel, position)
             if broken is not None:
                 start = Start(channel.last, [], broken)
             _begin(client, channel, frame, start, online)
         return channel
-
-    async def _ask_first(self, room_id: str, identity: Identity) -> None:
-        self._asking[room_id] = told = asyncio.get_running_loop().create_future()
-        answer: chat.Access | Refusal | None = None
-        try:
-            answer = await self._ask_about(room_id, identity)
-        except Refusal as refusal:
-            answer = refusal
-            raise
-        finally:
-            del self._asking[room_id]
-            told.set_result(answer)
-
-    async def _ask_about(self, room_id: str, identity: Identity) -> chat.Access:
-        now = time.monotonic()
-        command = chat.JoinChat(room_id=room_id, user_id=identity.user)
-        answer = (await self._ask(command)).access
-        if answer is chat.Access.OPEN:
-            self._open_rooms.remember(room_id, now)
-        return answer
 
 
 def _begin(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
 
+import nats
 import pytest
 
 from tests.support.api import OrdersClient
+from tests.support.sse import SseClient
 from tests.support.stack import Stack, token
+from tests.support.until import until
 from tests.support.ws import JSON, MSGPACK, WsClient, chatter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 COUNT = iter(range(10_000))
 EVERYTHING = "chat docs presence orders:read orders:write staff"
@@ -99,3 +105,99 @@ async def test_frames_behind_a_token_that_allows_less_are_judged_by_it(stack: St
 
     assert [answer.get("code", answer["type"]) for answer in answers] == ["ack", "forbidden"]
     assert bob.said == ["before"]
+
+
+# -- policies ------------------------------------------------------------------------------
+
+
+async def policy(stack: Stack, room: str, *members: str) -> None:
+    """The room is for these from now on."""
+    connection = await nats.connect(stack.nats.url)
+    asked = {"roomId": room, "access": "members", "members": members}
+    answer = await connection.request("rpc.chat.policy", json.dumps(asked).encode(), timeout=5)
+    await connection.close()
+    assert json.loads(answer.data)["roomId"] == room
+
+
+def told(stream: SseClient) -> list[dict[str, Any]]:
+    """The frames on a stream of channels."""
+    return [event.data for event in stream.named("message")]
+
+
+@contextlib.asynccontextmanager
+async def streaming(url: str, user: str, *channels: str) -> AsyncIterator[SseClient]:
+    """Somebody who follows channels as server-sent events."""
+    path = "/api/stream?" + "&".join(f"channel={name}" for name in channels)
+    bearer = {"Authorization": f"Bearer {token(user, EVERYTHING)}"}
+    async with await SseClient().connect(url, path, headers=bearer) as stream:
+        await stream.until(len(channels))
+        yield stream
+
+
+def moved(client: WsClient, kind: str) -> set[str]:
+    """Who came, or left, as a client was told."""
+    return {user["userId"] for frame in client.of(kind) for user in frame["users"]}
+
+
+async def test_a_policy_sends_those_away_who_are_no_members_on_every_transport(
+    stack: Stack, room: str
+) -> None:
+    """Told why, and then nothing more; members go on and see them go, and nobody is let in again."""
+    near, far = stack.gateways
+    channel = f"room:{room}"
+    async with (
+        await WsClient().hello(near.url, chatter("member")) as member,
+        await WsClient().hello(near.url, chatter("json")) as outsider,
+        await WsClient().hello(far.url, chatter("binary"), protocol=MSGPACK) as binary,
+        await WsClient().hello(far.url, token("looks", EVERYTHING)) as looks,
+        streaming(near.url, "stream", "room:elsewhere", channel) as stream,
+        streaming(far.url, "member", channel) as mine,
+    ):
+        for each in (member, outsider, binary):
+            await each.join(room)
+        assert (await looks.ask("subscribe", channel=f"presence:{channel}"))["type"] == "ack"
+        await until(lambda: moved(member, "user_joined") == {"json", "binary"}, what="their coming")
+        await policy(stack, room, "member")
+        for client in (outsider, binary):
+            assert await lost(client, 1) == {channel: "not_member"}
+        assert await lost(looks, 1) == {f"presence:{channel}": "not_member"}
+        await until(lambda: any(frame["type"] == "unsubscribed" for frame in told(stream)), what="its end")
+        await until(lambda: moved(member, "user_left") == {"json", "binary"}, what="their leaving")
+        said = await member.ask("chat_message", text="among us")
+        answers = [
+            await client.ask(kind, roomId=room, **more)
+            for kind, more in (("chat_message", {"text": "x"}), ("join_room", {}))
+            for client in (outsider, binary)
+        ]
+        await until(lambda: told(mine)[-1]["type"] == "chat_message", what="the message")
+        async with await WsClient().hello(near.url, chatter("author")) as author:
+            await author.join("elsewhere")
+            await author.ask("chat_message", text="next")
+        await until(lambda: told(stream)[-1].get("text") == "next", what="what the stream still follows")
+
+    assert said["type"] == "ack"
+    assert [answer["code"] for answer in answers] == ["not_found", "not_found", "not_member", "not_member"]
+    assert (outsider.said, binary.said) == ([], [])
+    assert [frame["type"] for frame in told(stream)][2:] == ["unsubscribed", "chat_message"]
+    assert told(stream)[2] == {
+        "type": "unsubscribed",
+        "channel": channel,
+        "code": "not_member",
+        "message": "This room is for its members.",
+    }
+
+
+async def test_who_is_let_in_again_follows_again(stack: Stack, room: str) -> None:
+    """A policy that opens the room to somebody needs no new connection."""
+    async with await WsClient().hello(stack.gateways[0].url, chatter("alice")) as alice:
+        await alice.join(room)
+        await policy(stack, room, "bob")
+        await lost(alice, 1)
+        refused = await alice.ask("join_room", roomId=room)
+        await policy(stack, room, "alice")
+        async with asyncio.timeout(10):
+            while (await alice.ask("join_room", roomId=room))["type"] == "error":
+                pass  # the replica that answers has not heard of it yet
+        assert (await alice.ask("chat_message", text="back"))["type"] == "ack"
+
+    assert refused["code"] == "not_member"

@@ -82,6 +82,7 @@ def test_a_live_message_is_the_stored_one(row: Message) -> None:
         (subjects.rpc("orders", "list"), "rpc.orders.list"),
         (subjects.room_log("a.b"), "chat.log.<room>"),
         (subjects.room_policy(">"), "chat.access.<room>"),
+        (subjects.policy_changed(">"), "eph.policy.<room>"),
         (subjects.room_policy_copy(">"), "chat.policy.<room>"),
         (subjects.rpc("chat", "send"), "rpc.chat.send"),
         (subjects.gateways_state(), "ctl.gateways.state"),

@@ -17,10 +17,13 @@ from proto import subjects
 from proto.chat import (
     MAX_TEXT,
     Access,
+    CheckAccess,
     FetchMessages,
+    FetchPolicyChanges,
     HistoryPage,
     JoinChat,
     MessageSent,
+    PolicyChanges,
     RoomJoined,
     RoomPolicySet,
     SendMessage,
@@ -28,13 +31,14 @@ from proto.chat import (
 )
 from proto.errors import Refusal
 from proto.positions import parse_position
-from proto.streams import CHAT
+from proto.streams import CHAT, CHAT_POLICIES
 from runtime import rpc
 from runtime.log import Log
 from runtime.rpc import RpcServer
 from runtime.service_client import ServiceClient
 from services.chat import store as store_module
 from services.chat.handlers import Chat, methods
+from services.chat.policy_changes import MOST, PolicyJournal, PolicyNotices
 from services.chat.room import Rate
 from services.chat.store import RoomStore
 from tests.services.chat.rooms import new_room
@@ -42,6 +46,7 @@ from tests.support.buses import connected_bus
 from tests.support.nats_server import NatsServer
 from tests.support.registers import confirmed, register
 from tests.support.stack import ServiceProcess
+from tests.support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -101,6 +106,10 @@ class Caller:
         command = FetchMessages(room_id=room_id, user_id=user, before=before, limit=limit)
         return await self._call("history", command, HistoryPage)
 
+    async def changes(self, since: str | None = None) -> PolicyChanges:
+        """`rpc.chat.changes`."""
+        return await self._call("changes", FetchPolicyChanges(since=since), PolicyChanges)
+
     async def policy(
         self, room_id: str, access: str = "open", members: tuple[str, ...] = (), per_minute: int | None = None
     ) -> RoomPolicySet:
@@ -129,8 +138,10 @@ async def replica(url: str, time: Time) -> AsyncIterator[Chat]:
     """A chat service with a connection of its own: one message a second, three at once."""
     async with connected_bus(url) as bus:
         store = RoomStore(Log(bus, CHAT), register(bus), time.monotonic)
-        chat = Chat(store, Rate(60, 3), time.utc, time.monotonic)
-        server = RpcServer(bus, "chat", methods(chat))
+        notices = PolicyNotices(bus, store)
+        notices.start()
+        chat = Chat(store, Rate(60, 3), time.utc, time.monotonic, replaced=notices.tell)
+        server = RpcServer(bus, "chat", methods(chat, PolicyJournal(Log(bus, CHAT_POLICIES))))
         server.start()
         await bus.flush()
         yield chat
@@ -329,17 +340,64 @@ async def test_a_room_of_members_is_closed_to_others(replicas: Replicas) -> None
     assert text_of(await caller.history(room_id, user="bob")) == ["among us"]
 
 
-async def test_a_change_of_policy_holds_everywhere_within_seconds(replicas: Replicas) -> None:
-    """For a replica that knew the old one as well."""
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
+async def test_a_change_of_policy_holds_everywhere(
+    replicas: Replicas, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a replica that knew the old one as well: as soon as it is told, within seconds if it is not."""
     caller, room_id = replicas.caller, new_room()
     for handlers in replicas.handlers:
         await handlers.join(JoinChat(room_id=room_id, user_id="mallory"))
+        if not told:
+            monkeypatch.setattr(handlers, "_replaced", lambda _: None)
+    heard: list[bytes] = []
+    caller.bus.subscribe(subjects.policy_changed(room_id), lambda _s, _r, payload, _h: heard.append(payload))
+    await caller.bus.flush()
     await caller.policy(room_id, "members", ("alice",))
-    replicas.time.seconds += store_module.POLICY_SECONDS + 0.1
+    if told:
+        await until(lambda: heard, what="the notice")
+        await asyncio.gather(*(caller.history(room_id) for _ in range(20)))  # behind it, at each replica
+    else:
+        replicas.time.seconds += store_module.POLICY_SECONDS + 0.1
 
     for handlers in replicas.handlers:
         refused = await refusal(handlers.join(JoinChat(room_id=room_id, user_id="mallory")))
         assert refused.code == "not_member"
+    assert bool(heard) is told
+
+
+async def test_who_may_not_be_in_a_room_is_told_by_the_policy_of_this_moment(replicas: Replicas) -> None:
+    """Not by the one that a replica has read lately, whether it was told of the change or not."""
+    caller, room_id, users = replicas.caller, new_room(), ("alice", "bob", "carol")
+    for handlers in replicas.handlers:
+        assert (await handlers.check(CheckAccess(room_id=room_id, user_ids=users))).denied == ()
+    await caller.policy(room_id, "members", ("alice", "carol"))
+    for handlers in replicas.handlers:
+        assert (await handlers.check(CheckAccess(room_id=room_id, user_ids=users))).denied == ("bob",)
+    await caller.policy(room_id)
+    for handlers in replicas.handlers:
+        assert (await handlers.check(CheckAccess(room_id=room_id, user_ids=users))).denied == ()
+
+
+async def test_what_was_replaced_is_found_by_whoever_was_not_told(replicas: Replicas) -> None:
+    """From a position on, and a page at a time; a position of another stream means nothing."""
+    caller, rooms = replicas.caller, [new_room() for _ in range(MOST + 1)]
+    first = await caller.changes()
+    await caller.send(new_room(), "not a policy")
+    nothing = await caller.changes(first.position)
+    for room_id in (*rooms, rooms[0]):
+        await caller.policy(room_id, "members", ("alice",))
+    await caller.policy(rooms[0], "members", ("bob",))
+    page = await caller.changes(nothing.position)
+    rest = await caller.changes(page.position)
+    foreign = await caller.changes("another-7")
+    future = await caller.changes(first.position + "0000")
+
+    assert (first.room_ids, nothing.room_ids, first.unknown) == ((), (), False)
+    assert (len(page.room_ids), page.more, rest.more) == (MOST, True, False)
+    assert set(page.room_ids + rest.room_ids) == set(rooms)
+    assert (foreign.unknown, future.unknown) == (True, True)
+    assert (await caller.changes(rest.position)).room_ids == ()
 
 
 async def test_a_policy_is_never_fanned_out(replicas: Replicas) -> None:

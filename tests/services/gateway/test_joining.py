@@ -16,6 +16,7 @@ from services.gateway.hub import Channel
 from services.gateway.joining import Joining
 from services.gateway.kinds import ROOM
 from services.gateway.relay import Relay
+from services.gateway.room_access import RoomAccess
 from services.gateway.session import Limits, Session
 
 if TYPE_CHECKING:
@@ -48,15 +49,19 @@ def relay() -> Relay:
     return relay
 
 
+def joining_of(relay: Relay) -> Joining:
+    """The room `a` was just said to be open."""
+    rooms = RoomAccess(cast("Any", None), timeout=1)
+    rooms._open.remember("a", time.monotonic(), rooms.mark)
+    return Joining(
+        Channels({"room": relay}, cast("Any", None), cast("Any", None)), cast("Any", Unloaded()), rooms
+    )
+
+
 @pytest.mark.parametrize("frame", [JoinRoom(room_id="a", id="1"), JoinRoom(room_id="a")])
 def test_what_cannot_be_done_at_once_leaves_the_room_open(relay: Relay, frame: JoinRoom) -> None:
     """Those who wait for it would otherwise open it again and again."""
-    joining = Joining(
-        Channels({"room": relay}, cast("Any", None), cast("Any", None)),
-        cast("Any", Unloaded()),
-        cast("Any", None),
-    )
-    joining._open_rooms.remember("a", time.monotonic())
+    joining = joining_of(relay)
 
     assert joining.at_once(cast("Client", Newcomer()), "room:a", frame) is False
     assert relay.find(SUBJECT) is not None
@@ -67,12 +72,7 @@ def test_a_refusal_leaves_the_room_open_too(relay: Relay) -> None:
     deep: dict[str, Any] = {}
     for _ in range(20):
         deep = {"a": deep}
-    joining = Joining(
-        Channels({"room": relay}, cast("Any", None), cast("Any", None)),
-        cast("Any", Unloaded()),
-        cast("Any", None),
-    )
-    joining._open_rooms.remember("a", time.monotonic())
+    joining = joining_of(relay)
 
     with pytest.raises(Refusal, match="deep"):
         joining.at_once(cast("Client", Newcomer()), "room:a", JoinRoom(room_id="a", id="1", metadata=deep))
