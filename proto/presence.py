@@ -64,9 +64,10 @@ class GatewayLease(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class RosterMember(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A user in a scope, as one gateway knows them.
 
-    `since`: the first of the connections that are there. `devices`: open connections; 0 while the last one is
-    lost and may come back. `told`: when name and metadata were given last (absent: at `since`); of a user on
-    several gateways the latest counts.
+    `since`: when they came to this gateway. `devices`: open connections; 1 as well while the last one is lost
+    and may come back. `told`: when `name` was given (absent: at `since`); `described`: when `metadata` was
+    (absent: with the name). Each is what was given last by a connection that is there; of a user on several
+    gateways the latest counts.
     """
 
     user_id: UserId
@@ -75,6 +76,7 @@ class RosterMember(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     devices: int = 1
     metadata: dict[str, Any] | None = None
     told: Moment | None = None
+    described: Moment | None = None
 
 
 class GatewayRoster(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

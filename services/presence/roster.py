@@ -7,13 +7,13 @@ own.
 
 A user is on several gateways at once, or on one gateway in several shards while it spreads them anew. Of each
 gateway (by name: a new epoch of it is the same gateway) the latest write counts; devices add up over
-gateways; name and metadata are those that were told last.
+gateways; name and metadata are, each, what was given last by those who are still there.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proto.presence import MAX_GATEWAYS_SHOWN, MemberLeft, PresenceDiff, PresenceMember
 
@@ -276,13 +276,25 @@ def _merged(user: str, lists: tuple[_List, ...], silent: Container[LeaseAddress]
         if known is None or each.seq > known.seq:
             latest[each.address.gateway] = each
     entries = {gateway: each.members[user] for gateway, each in latest.items()}
-    _, _, teller = max((entry.told or entry.since, gateway, entry) for gateway, entry in entries.items())
     return PresenceMember(
         user_id=user,
         since=min(entry.since for entry in entries.values()),
-        name=teller.name,
+        name=max(entries.items(), key=lambda entry: (_told(entry[1]), entry[0]))[1].name,
         devices=sum(entry.devices for entry in entries.values()),
-        metadata=teller.metadata,
+        metadata=_metadata(entries),
         gateways=tuple(sorted(entries)[:MAX_GATEWAYS_SHOWN]),
         suspect=bool(silent) and all(each.address.lease in silent for each in lists),
     )
+
+
+def _metadata(entries: Mapping[str, RosterMember]) -> dict[str, Any] | None:
+    given = {
+        (entry.described or _told(entry), gateway): entry.metadata
+        for gateway, entry in entries.items()
+        if entry.metadata is not None
+    }
+    return given[max(given)] if given else None
+
+
+def _told(entry: RosterMember) -> dt.datetime:
+    return entry.told or entry.since

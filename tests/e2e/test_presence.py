@@ -170,10 +170,35 @@ async def test_joining_twice_is_being_there_once(stack: Stack, alice: WsClient, 
     await bob.leave()
 
 
-async def says(client: WsClient, room: str, user: str, metadata: dict[str, Any]) -> bool:
+async def says(
+    client: WsClient, room: str, user: str, metadata: dict[str, Any] | None, name: str | None = None
+) -> bool:
     """Whether the room knows that of a user."""
     members = (await client.ask("who", scope=f"room:{room}"))["members"]
-    return [member.get("metadata") for member in members if member["userId"] == user] == [metadata]
+    known = [(member["name"], member.get("metadata")) for member in members if member["userId"] == user]
+    return known == [(name or user.title(), metadata)]
+
+
+@pytest.mark.parametrize("second", [0, 1], ids=["on one gateway", "on two"])
+async def test_what_a_device_said_goes_with_it(stack: Stack, alice: WsClient, room: str, second: int) -> None:
+    """Name and metadata are of those devices that are there, on whichever gateways."""
+    phone, desk, watch = [
+        await WsClient().hello(stack.gateways[at].url, token("bob", "chat", name=name))
+        for at, name in ((0, "Bobby"), (second, "Robert"), (0, "Bob"))
+    ]
+    await phone.ask("join_room", roomId=room, metadata={"on": "phone"})
+    await until_async(lambda: says(alice, room, "bob", {"on": "phone"}, "Bobby"))
+    await desk.ask("join_room", roomId=room, metadata={"on": "desk"})
+    await until_async(lambda: says(alice, room, "bob", {"on": "desk"}, "Robert"))
+    await watch.ask("join_room", roomId=room)
+    await until_async(lambda: says(alice, room, "bob", {"on": "desk"}, "Bob"))
+
+    await watch.ask("leave_room", roomId=room)
+    await until_async(lambda: says(alice, room, "bob", {"on": "desk"}, "Robert"))
+    await desk.leave_politely()
+    await until_async(lambda: says(alice, room, "bob", {"on": "phone"}, "Bobby"))
+    assert alice.of("user_left") == []
+    await leave_all([phone, watch])
 
 
 # -- lists ---------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def _member(user: str, seat: Seat) -> RosterMember:
         told=_time(seat.told) if seat.told != seat.since else None,
         devices=seat.devices,
         metadata=metadata,
+        described=_time(seat.described) if seat.metadata and seat.described != seat.told else None,
     )
 
 

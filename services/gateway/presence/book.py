@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from services.gateway.presence.devices import Devices, Said
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -20,32 +22,25 @@ PAGE: Final = 128
 """Members on one page. With names and metadata of the largest kind it stays below MAX_ROSTER_BYTES."""
 
 
-class Said(NamedTuple):
-    """What one connection says of its user: the name since `at`, and since `given` metadata as JSON, None
-    where it gave none.
-    """
-
-    name: str
-    at: int
-    metadata: bytes | None
-    given: int
-
-
 class Seat(msgspec.Struct, gc=False):
-    """One user in one scope. `sockets` is 0 while it lingers; `metadata` is JSON or empty, and given, as the
-    name was, at `told`: what was said last by a connection that is still there.
+    """One user in one scope. `sockets` is 0 while it lingers; `name` was given at `told`, and at `described`
+    `metadata`, as JSON or empty.
 
-    There is one for each member of each scope, so it holds nothing that could be shared or left out. `said`
-    is there only where there are several connections, by their sessions.
+    There is one for each member of each scope, so it holds nothing that could be shared or left out: what
+    several connections say is in the book, while there are several.
     """
 
     name: str
     since: int
     told: int
-    session: str
+    described: int
     sockets: int = 1
     metadata: bytes = b""
-    said: dict[str, Said] | None = None
+
+    @property
+    def said(self) -> Said:
+        """What others see of what its connections say."""
+        return Said(self.name, self.told, self.metadata, self.described)
 
     @property
     def devices(self) -> int:
@@ -82,86 +77,58 @@ class Book:
         self._scopes: dict[str, list[dict[str, Seat]]] = {}
         self._crowds: dict[str, _Crowd] = {}
         """Scopes that ever had several pages, until nobody is left."""
+        self._devices: dict[tuple[str, str], Devices] = {}
+        """Users with several connections in a scope."""
         self._lingering: dict[tuple[str, str], float] = {}
         self._changed: dict[PageId, None] = {}
 
     def enter(
         self, scope: str, user: str, name: str, at: int, metadata: bytes | None = None, *, session: str
     ) -> None:
-        """One more connection of `user` is in `scope`: that of `session`. `metadata` None leaves what an
-        earlier one said.
-        """
+        """One more connection of `user` is in `scope`: that of `session`. `metadata` None says nothing."""
         number, seat = self._find(scope, user)
+        said = Said(sys.intern(name), at, metadata or b"", at)
         if seat is None:
             number = self._free_page(scope)
             user = sys.intern(user)
-            self._scopes[scope][number][user] = Seat(
-                sys.intern(name), at, at, session, metadata=metadata or b""
-            )
+            self._scopes[scope][number][user] = Seat(said.name, at, at, at, 1, said.metadata)
             if scope in self._crowds:
                 self._crowds[scope].page_of[user] = number
             self._changed[PageId(scope, number)] = None
-            return
-        before = seat.devices
-        if self._lingering.pop((scope, user), None) is not None:
-            seat.session = session  # in place of the one that was lost, whose words it inherits
-        elif seat.said is None:
-            seat.said = {seat.session: Said(seat.name, seat.told, seat.metadata or None, seat.told)}
-        seat.sockets += 1
-        if seat.devices != before:
+        elif seat.sockets:
+            seat.sockets += 1
+            devices = self._devices.setdefault((scope, user), Devices(seat.said))
+            devices.enter(session, said)
+            self._show(seat, devices.shown())
             self._changed[PageId(scope, number)] = None
-        self.describe(scope, user, name, at, metadata, session=session)
+        else:  # it is in place of the one that was lost, whose words it inherits
+            del self._lingering[scope, user]
+            seat.sockets = 1
+            self.describe(scope, user, name, at, metadata, session=session)
 
     def describe(
         self, scope: str, user: str, name: str, at: int, metadata: bytes | None, *, session: str
     ) -> None:
-        """A connection that is in `scope` says who the user is."""
+        """A connection that is in `scope` says who the user is. What it has said already is no news."""
         number, seat = self._find(scope, user)
         if seat is None:
             return
-        page = PageId(scope, number)
-        if seat.said is None:
-            self._show(seat, page, name, seat.metadata if metadata is None else metadata, at)
-            return
-        known = seat.said.get(session)
-        given = (metadata, at) if metadata is not None or known is None else (known.metadata, known.given)
-        seat.said[session] = Said(name, at, *given)
-        self._show_latest(seat, page)
-
-    def _show_latest(self, seat: Seat, page: PageId) -> None:
-        said = (seat.said or {}).values()
-        latest = max(said, key=lambda one: one.at)
-        given = max(
-            (one for one in said if one.metadata is not None), key=lambda one: one.given, default=None
-        )
-        metadata, told = (b"", latest.at) if given is None else (given.metadata or b"", given.given)
-        self._show(seat, page, latest.name, metadata, max(told, latest.at))
-
-    def _show(self, seat: Seat, page: PageId, name: str, metadata: bytes, at: int) -> None:
-        if (name, metadata) != (seat.name, seat.metadata):
-            seat.name, seat.metadata = name, metadata
-            seat.told = at
-            self._changed[page] = None
-
-    def _forget(self, seat: Seat, page: PageId, session: str) -> None:
-        """What this connection said counts no more: what the others said last does."""
-        if seat.said is None:
-            return
-        seat.said.pop(session, None)
-        if seat.said:
-            self._show_latest(seat, page)
-        if len(seat.said) == 1:
-            [seat.session], seat.said = seat.said, None
+        devices = self._devices.get((scope, user))
+        said = seat.said if devices is None else devices.said(session)
+        said = said.anew(sys.intern(name), said.metadata if metadata is None else metadata, at)
+        if devices is not None:
+            devices.say(session, said)
+            said = devices.shown()
+        if self._show(seat, said):
+            self._changed[PageId(scope, number)] = None
 
     def leave(self, scope: str, user: str, *, session: str) -> None:
         """The connection of `session` is gone, on purpose. The last one takes the user along, at once."""
         number, seat = self._find(scope, user)
         if seat is None or not seat.sockets:
             return
-        seat.sockets -= 1
-        if seat.sockets:
-            self._forget(seat, PageId(scope, number), session)
-        else:
+        self._take(scope, user, session, seat)
+        if not seat.sockets:
             self._remove(scope, number, user)
         self._changed[PageId(scope, number)] = None
 
@@ -170,9 +137,8 @@ class Book:
         number, seat = self._find(scope, user)
         if seat is None or not seat.sockets:
             return
-        seat.sockets -= 1
+        self._take(scope, user, session, seat)
         if seat.sockets:
-            self._forget(seat, PageId(scope, number), session)
             self._changed[PageId(scope, number)] = None
         else:
             self._lingering[scope, user] = until
@@ -235,6 +201,23 @@ class Book:
         crowd = self._crowds.get(scope)
         number = 0 if crowd is None else crowd.page_of.get(user, 0)
         return number, pages[number].get(user)
+
+    def _take(self, scope: str, user: str, session: str, seat: Seat) -> None:
+        """What the connection said goes with it; the last one's stays for as long as the seat."""
+        seat.sockets -= 1
+        devices = self._devices.get((scope, user))
+        if devices is not None:
+            devices.leave(session)
+            self._show(seat, devices.shown())
+            if len(devices) == 1:
+                del self._devices[scope, user]
+
+    def _show(self, seat: Seat, said: Said) -> bool:
+        """Whether that is something else than before."""
+        if said == seat.said:
+            return False
+        seat.name, seat.told, seat.metadata, seat.described = said
+        return True
 
     def _free_page(self, scope: str) -> int:
         pages = self._scopes.setdefault(scope, [])

@@ -15,7 +15,6 @@ import structlog
 
 from proto import subjects
 from proto.errors import Refusal
-from proto.presence import GatewayRoster
 from runtime.metrics import counter
 from services.gateway.presence.book import PageId
 
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from runtime.log import Log, Stored
     from services.gateway.presence.book import Book, Seat
     from services.gateway.presence.rosters import Rosters
+
+    Shown = tuple[str, int, bytes]
+    """Name, devices, metadata."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,21 @@ AUDITED = counter(
 )
 MENDED = counter("gateway_roster_pages_mended", "Pages that held something else, and were written again", [])
 
-_roster: Final = msgspec.json.Decoder(GatewayRoster)
+
+class _Member(msgspec.Struct, rename="camel", gc=False):
+    """What of a RosterMember is compared; metadata as it was written."""
+
+    user_id: str
+    name: str = ""
+    devices: int = 1
+    metadata: msgspec.Raw = msgspec.Raw()
+
+
+class _Roster(msgspec.Struct, gc=False):
+    members: list[_Member]
+
+
+_roster: Final = msgspec.json.Decoder(_Roster)
 
 
 class RosterAudit:
@@ -97,9 +113,12 @@ class RosterAudit:
         AUDITED.inc(len(known))
         mended = 0
         for page in wrong[:MENDED_AT_ONCE]:
-            # A replica that lags answers with what was: the leader has the last word.
+            # A replica that lags answers with what was: the leader has the last word, of a page that nobody
+            # writes meanwhile.
+            before = epoch, self._rosters.settled(page)
             found = await self._log.last_from_leader(self._subject(epoch, page))
-            if epoch == self._rosters.epoch and self._differs(page, found):
+            after = self._rosters.epoch, self._rosters.settled(page)
+            if after == before and self._differs(page, found):
                 self._rosters.mend(page)
                 mended += 1
         if mended:
@@ -130,13 +149,14 @@ def _page(subject: str) -> PageId:
     return PageId(address.scope, int(address.shard))
 
 
-def _present(seats: Mapping[str, Seat]) -> dict[str, int]:
-    return {user: seat.devices for user, seat in seats.items()}
+def _present(seats: Mapping[str, Seat]) -> dict[str, Shown]:
+    return {user: (seat.name, seat.devices, seat.metadata) for user, seat in seats.items()}
 
 
-def _members(stored: Stored) -> dict[str, int] | None:
-    """Who is on it, with how many devices; None for what cannot be read."""
+def _members(stored: Stored) -> dict[str, Shown] | None:
+    """Who is on it, and as what; None for what cannot be read."""
     try:
-        return {member.user_id: member.devices for member in _roster.decode(stored.payload).members}
+        members = _roster.decode(stored.payload).members
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    return {member.user_id: (member.name, member.devices, bytes(member.metadata)) for member in members}

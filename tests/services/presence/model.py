@@ -35,6 +35,7 @@ def entry(chance: random.Random, user: str) -> RosterMember:
         devices=chance.randrange(3),
         metadata=chance.choice((None, {"mood": "good"})),
         told=chance.choice((None, NOON + dt.timedelta(minutes=chance.randrange(5)))),
+        described=chance.choice((None, NOON + dt.timedelta(minutes=chance.randrange(5)))),
     )
 
 

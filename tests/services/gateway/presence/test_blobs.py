@@ -18,17 +18,20 @@ AT = 1_795_680_000_123
 
 
 def test_a_page_is_read_as_it_was_meant() -> None:
-    """`told` stands only where it differs."""
+    """`told` and `described` stand only where they differ."""
     seats = {
-        "alice": Seat("Alice", AT, AT + 5, "s1", 2, b'{"mood":"good"}'),
-        "bob": Seat("", AT, AT, "s2", 0),
+        "alice": Seat("Alice", AT, AT + 5, AT + 5, 2, b'{"mood":"good"}'),
+        "bob": Seat("", AT, AT, AT + 9, 0),
+        "carol": Seat("", AT, AT, AT + 5, 1, b"{}"),
     }
     roster = msgspec.json.decode(encoded(seats, AT), type=GatewayRoster)
-    alice, bob = roster.members
+    alice, bob, carol = roster.members
     when = dt.datetime.fromtimestamp(AT / 1000, dt.UTC)
     assert (roster.at, alice.since, alice.devices) == (when, when, 2)
     assert (alice.metadata, alice.told) == ({"mood": "good"}, when + dt.timedelta(milliseconds=5))
     assert (bob.user_id, bob.devices, bob.metadata, bob.told) == ("bob", 1, None, None)
+    assert (alice.described, bob.described) == (None, None)
+    assert (carol.told, carol.metadata, carol.described) == (None, {}, when + dt.timedelta(milliseconds=5))
 
 
 def test_the_largest_page_fits() -> None:

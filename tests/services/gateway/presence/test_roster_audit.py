@@ -18,13 +18,14 @@ from services.gateway.presence.book import Book, PageId
 from services.gateway.presence.roster_audit import RosterAudit
 from services.gateway.presence.rosters import Rosters
 from tests.support.buses import connected_bus, metric
-from tests.support.streams import api, provisioned
+from tests.support.streams import provisioned
 from tests.support.until import until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from runtime.bus import Bus
+    from runtime.log import Stored
     from tests.support.nats_server import NatsServer
 
 _gateways = (f"audited-{number}" for number in itertools.count())
@@ -54,11 +55,12 @@ class Gateway:
         self.rosters.changed()
         await self.until_stored(*users, scope=scope)
 
-    async def plant(self, scope: str, *users: str, blob: bytes | None = None) -> None:
+    async def plant(self, scope: str, *users: str, blob: bytes | None = None, ttl: int | None = None) -> None:
         """Somebody else writes under this gateway's name."""
         members = tuple(RosterMember(user_id=user, since=NOW) for user in users)
         payload = msgspec.json.encode(GatewayRoster(at=NOW, members=members)) if blob is None else blob
-        await self.log.append(self.subject(scope), payload, message_id=f"planted:{self.name}:{scope}:{users}")
+        message_id = f"planted:{self.name}:{scope}:{users}:{ttl}"
+        await self.log.append(self.subject(scope), payload, message_id=message_id, ttl=ttl)
 
     async def until_stored(self, *users: str, scope: str = ROOM) -> None:
         """These are listed, nobody else, and the gateway knows."""
@@ -117,17 +119,73 @@ async def test_a_member_who_is_not_here_is_taken_off(gateway: Gateway) -> None:
     assert gateway.fenced == 0
 
 
-async def test_a_member_who_is_missing_is_listed_again(gateway: Gateway, nats: NatsServer) -> None:
+async def test_a_member_who_is_missing_is_listed_again(gateway: Gateway) -> None:
     """Also where the page itself is gone."""
     await gateway.enter("alice", "bob")
     await gateway.plant(ROOM, "alice")
     assert await gateway.audit.audit() == 1
     await gateway.until_stored("alice", "bob")
 
-    async with connected_bus(nats.url) as bus:
-        await api(bus, f"STREAM.PURGE.{PRESENCE_ROSTERS.name}", {"filter": gateway.subject(ROOM)})
+    await gateway.plant(ROOM, "alice", ttl=1)
+    await until_async(lambda: _forgotten(gateway), what="a stream that has forgotten the page")
     assert await gateway.audit.audit() == 1
     await gateway.until_stored("alice", "bob")
+
+
+async def _forgotten(gateway: Gateway) -> bool:
+    return await gateway.log.last_from_leader(gateway.subject(ROOM)) is None
+
+
+async def test_a_name_and_metadata_that_the_page_does_not_have_are_written_again(gateway: Gateway) -> None:
+    """Whatever kept the change from being written."""
+    await gateway.enter("alice")
+    gateway.book.describe(ROOM, "alice", "Alice", 2, b'{"mood": "good"}', session="of-alice")
+    gateway.book.take_changed()  # and lost
+
+    assert await gateway.audit.audit() == 1
+    await gateway.until_stored("alice")
+    found = await gateway.log.last_from_leader(gateway.subject(ROOM))
+    assert found is not None
+    assert msgspec.json.decode(found.payload, type=GatewayRoster).members[0].metadata == {"mood": "good"}
+    assert await gateway.audit.audit() == 0
+
+
+class Late(Log):
+    """A log whose answers are old when they come: `meanwhile` has happened."""
+
+    meanwhile: Callable[[], Awaitable[None]]
+
+    async def last_of_each(self, *args: object, **kwargs: object) -> list[Stored] | None:
+        found = await super().last_of_each(*args, **kwargs)  # type: ignore[arg-type]
+        await self.meanwhile()
+        return found
+
+    async def last_from_leader(self, subject: str) -> Stored | None:
+        found = await super().last_from_leader(subject)
+        await self.meanwhile()
+        return found
+
+
+async def test_what_is_written_while_the_stream_is_read_is_not_taken_for_wrong(
+    gateway: Gateway, nats: NatsServer
+) -> None:
+    """Both readings are older than what the gateway knows."""
+    users = ["alice"]
+    await gateway.enter(*users)
+
+    async def meanwhile() -> None:
+        users.append(f"user-{len(users)}")
+        gateway.book.enter(ROOM, users[-1], "", 1, session="other")
+        gateway.rosters.changed()
+        await gateway.until_stored(*users)
+
+    async with connected_bus(nats.url) as bus:
+        late = Late(bus, PRESENCE_ROSTERS)
+        late.meanwhile = meanwhile
+        audit = RosterAudit(gateway.book, gateway.rosters, late, gateway=gateway.name)
+
+        assert await audit.audit() == 0
+    assert len(users) == 3  # it has read twice
 
 
 async def test_a_page_that_cannot_be_read_is_written_again(gateway: Gateway) -> None:
