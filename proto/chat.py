@@ -17,9 +17,13 @@ from proto.names import ClientId, PositionText, RoomId, UserId
 from proto.register import Vouch
 
 MAX_TEXT: Final = 2_000
-"""Characters (code points) of a stored text; what is longer is cut."""
+"""Characters (grapheme clusters) of a stored text; what is longer is cut."""
+MAX_TEXT_BYTES: Final = 4 * MAX_TEXT
+"""Of the same, as JSON: a cluster may have any length, and a hundred texts are one page of history."""
 MAX_NAME: Final = 64
 """Characters of a stored name; what is longer is cut."""
+MAX_NAME_BYTES: Final = 4 * MAX_NAME
+"""Of the same, as JSON."""
 MAX_MEMBERS: Final = 1_000
 
 Origin = Annotated[
@@ -42,6 +46,7 @@ class Access(enum.StrEnum):
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """Stored on `chat.log.<room>` and republished. `id` follows from room, user and `client_id`, so however
     often a message is sent it has one id. Order is that of positions; `at` is a sender's replica's clock.
+    `digest` is that of the text as it was sent, where it was so long that it may have been cut.
     """
 
     id: str
@@ -51,6 +56,7 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     at: dt.datetime
     name: str = ""
     client_id: str | None = None
+    digest: str | None = None
 
 
 class HistoryMessage(ChatMessage, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -119,12 +125,15 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class MessageSent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The message as it is stored; `duplicate` tells that an earlier attempt had stored it."""
+    """The message as it is stored; `duplicate` tells that an earlier attempt had stored it, `truncated` that
+    the text was too long and is cut.
+    """
 
     id: str
     position: str
     at: dt.datetime
     duplicate: bool = False
+    truncated: bool = False
 
 
 class FetchMessages(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

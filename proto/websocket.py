@@ -296,6 +296,7 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
     message_id: str | None = None
     at: dt.datetime | None = None
     duplicate: bool = False
+    truncated: bool = False
     messages: tuple[ChatMessageFrame, ...] | None = None
     more: bool | None = None
     online_count: int | None = None

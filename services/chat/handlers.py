@@ -160,7 +160,13 @@ def _admitted(policy: RoomPolicy, user_id: str) -> RoomPolicy:
 def _sent(placed: Placed, message: ChatMessage) -> MessageSent:
     stored = rooms.same(placed.message, message)
     _messages("duplicate" if placed.duplicate else "stored").inc()
-    return MessageSent(id=stored.id, position=placed.position, at=stored.at, duplicate=placed.duplicate)
+    return MessageSent(
+        id=stored.id,
+        position=placed.position,
+        at=stored.at,
+        duplicate=placed.duplicate,
+        truncated=rooms.truncated(stored, message),
+    )
 
 
 def _sent_or_refused(placed: Placed, message: ChatMessage) -> MessageSent | Refusal:

@@ -1,23 +1,16 @@
-"""A chat room's rules, as pure functions: what may be said, by whom and how often.
-
-Text is normalised before it is stored: line ends become `\\n`; control characters other than `\\n` and `\\t`
-(C0, DEL, C1) and lone surrogates are removed, not refused, because they come from pasting and nobody sees
-them; what is longer than 2,000 characters (code points) is cut. A text in which nothing is visible is
-refused.
-"""
+"""A chat room's rules, as pure functions: what may be said, by whom and how often."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
-import unicodedata
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from proto.chat import MAX_NAME, MAX_TEXT, Access, ChatMessage, RoomPolicy
+from proto.chat import MAX_TEXT, Access, ChatMessage, RoomPolicy
 from proto.errors import Refusal
 from proto.subjects import encode
+from services.chat.text import clean_name, clean_text, digest
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,8 +20,6 @@ if TYPE_CHECKING:
 OPEN: Final = RoomPolicy()
 """The policy of a room that was given none."""
 
-_LINE_END: Final = re.compile(r"\r\n?")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MINUTE: Final = 60.0
 _ROUNDING: Final = 1e-6
 
@@ -50,24 +41,6 @@ class RateLimited(Refusal):
 # -- what is said -----------------------------------------------------------------
 
 
-def clean_text(text: str) -> str:
-    """`text` as it is stored. Raises Refusal "invalid_request" when nothing visible is left."""
-    cleaned = _CONTROL.sub("", _LINE_END.sub("\n", text))[:MAX_TEXT]
-    if not any(_visible(character) for character in cleaned):
-        raise Refusal("invalid_request", "A message needs some text.")
-    return cleaned
-
-
-def clean_name(name: str) -> str:
-    """A display name as it is stored: one line of at most 64 characters, perhaps empty."""
-    return _CONTROL.sub("", " ".join(name.split()))[:MAX_NAME].strip()
-
-
-def _visible(character: str) -> bool:
-    # Zero-width spaces and joiners (Cf) show nothing by themselves.
-    return not character.isspace() and unicodedata.category(character) != "Cf"
-
-
 def message_id(room_id: str, user_id: str, client_id: str) -> str:
     """The id of what a user said in a room under a client's id: 32 hex digits, the same for every attempt.
 
@@ -79,12 +52,14 @@ def message_id(room_id: str, user_id: str, client_id: str) -> str:
 
 def message(command: SendMessage, at: dt.datetime) -> ChatMessage:
     """What to store. Raises Refusal "invalid_request"."""
+    text = clean_text(command.text)
     return ChatMessage(
         id=message_id(command.room_id, command.user_id, command.client_id),
         room_id=command.room_id,
         user_id=command.user_id,
         name=clean_name(command.name),
-        text=clean_text(command.text),
+        text=text.kept,
+        digest=text.digest,
         at=at,
         client_id=command.client_id,
     )
@@ -92,11 +67,22 @@ def message(command: SendMessage, at: dt.datetime) -> ChatMessage:
 
 def same(stored: ChatMessage, sent: ChatMessage) -> ChatMessage:
     """The stored message, of which `sent` is a repeat. Raises Refusal "idempotency_mismatch" if it says
-    something else: it would never be seen.
+    something else, be it only in what was cut: it would never be seen.
     """
-    if (stored.id, stored.text) != (sent.id, sent.text):
+    same_text = (stored.text, stored.digest) == (sent.text, sent.digest) or _same_of_old(stored, sent)
+    if stored.id != sent.id or not same_text:
         raise Refusal("idempotency_mismatch", "This clientId was used for another message.")
     return stored
+
+
+def _same_of_old(stored: ChatMessage, sent: ChatMessage) -> bool:
+    # Carillon 0.1 cut at 2,000 code points and kept no digest.
+    return stored.digest is None and len(stored.text) == MAX_TEXT and sent.text.startswith(stored.text)
+
+
+def truncated(stored: ChatMessage, sent: ChatMessage) -> bool:
+    """Whether `stored` is less than what was sent, of which `sent` was made."""
+    return stored.text != sent.text or (sent.digest is not None and sent.digest != digest(sent.text))
 
 
 # -- by whom --------------------------------------------------------------------------

@@ -274,6 +274,7 @@ class Desk:
             position=sent.position,
             at=sent.at,
             duplicate=sent.duplicate,
+            truncated=sent.truncated,
         )
 
     async def _history(self, client: Client, frame: FetchHistory) -> None:

@@ -187,11 +187,17 @@ async def test_two_rooms_must_be_told_apart(alice: WsClient, bob: WsClient, room
 
 
 async def test_long_text_is_cut_and_empty_text_refused(alice: WsClient, bob: WsClient) -> None:
-    """At 2,000 characters, however many bytes they have."""
-    await say(alice, "\U0001f600" * 2001)
+    """At 2,000 characters, however many bytes they have; whoever said it is told."""
+    sent = await alice.ask("chat_message", text="\U0001f600" * 2001, clientId="long")
     await heard(bob, "\U0001f600" * 2000)
+    again = await alice.ask("chat_message", text="\U0001f600" * 2001, clientId="long")
+    other = await alice.ask("chat_message", text="\U0001f600" * 2000 + "?", clientId="long")
+    whole = await alice.ask("chat_message", text="e\u0301" * 2000, clientId="whole")
 
-    for nothing in ("", "   ", "\u200b"):
+    assert (sent["truncated"], again["truncated"], again["duplicate"]) == (True, True, True)
+    assert other["code"] == "idempotency_mismatch"
+    assert "truncated" not in whole
+    for nothing in ("", "   ", "\u200b", "\u3164\u115f", "\u2800"):
         assert (await alice.ask("chat_message", text=nothing))["code"] == "invalid_request"
 
 

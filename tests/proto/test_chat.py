@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.chat import (
+    MAX_TEXT_BYTES,
     Access,
     ChatMessage,
     FetchMessages,
@@ -144,8 +145,10 @@ def test_the_largest_messages_fit_the_stream() -> None:
         text="\U0001f34e" * 2000,
         at=NOON,
         client_id='"' * 128,
+        digest="0" * 32,
     )
 
+    assert len(msgspec.json.encode(message.text)) == MAX_TEXT_BYTES + 2
     assert len(msgspec.json.encode(policy)) < CHAT.max_message_bytes - 1024
     assert len(msgspec.json.encode(message)) < 11 * 1024
 

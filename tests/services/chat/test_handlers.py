@@ -203,7 +203,12 @@ async def test_what_is_said_can_be_read_by_the_others(replicas: Replicas) -> Non
 async def test_a_long_text_is_cut_and_an_empty_one_refused(replicas: Replicas) -> None:
     """2,000 characters are kept."""
     caller, room_id = replicas.caller, new_room()
-    await caller.send(room_id, "\U0001f34e" * (MAX_TEXT + 500), client_id="c")
+    sent = await caller.send(room_id, "\U0001f34e" * (MAX_TEXT + 500), client_id="c")
+    again = await caller.send(room_id, "\U0001f34e" * (MAX_TEXT + 500), client_id="c")
+    other = await refusal(caller.send(room_id, "\U0001f34e" * MAX_TEXT, client_id="c"))
+
+    assert (sent.truncated, again.truncated, again.duplicate) == (True, True, True)
+    assert other.code == "idempotency_mismatch"
 
     assert text_of(await caller.history(room_id)) == ["\U0001f34e" * MAX_TEXT]
     assert (await refusal(caller.send(room_id, " \n\u200b", client_id="d"))).code == "invalid_request"

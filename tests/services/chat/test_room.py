@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import unicodedata
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.chat import MAX_NAME, MAX_TEXT, Access, RoomPolicy, SendMessage, SetRoomPolicy
+from proto.chat import MAX_TEXT, Access, ChatMessage, RoomPolicy, SendMessage, SetRoomPolicy
 from proto.errors import Refusal
 from services.chat.room import (
     Buckets,
@@ -18,22 +17,14 @@ from services.chat.room import (
     Rate,
     RateLimited,
     admit,
-    clean_name,
-    clean_text,
     message,
     message_id,
     policy,
     same,
+    truncated,
 )
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
-ROUGH = st.text(
-    alphabet=st.sampled_from(
-        "ab \t\r\n\x00\x0b\x1b\x7f\x85\x9f\u200b\u2028\u202e\u00e9\u0301\ud800\U0001f34e"
-    )
-)
-"""Everything that is awkward, lone surrogates included."""
-
 untimed = settings(deadline=None)
 
 
@@ -41,83 +32,6 @@ def sending(text: str = "hello", **changes: str) -> SendMessage:
     """A command of Alice's."""
     command = SendMessage(room_id="r", user_id="alice", name="Alice", text=text, client_id="c1", origin="s1")
     return msgspec.structs.replace(command, **changes)
-
-
-def code_of(text: str) -> str:
-    """The code with which a text is refused."""
-    with pytest.raises(Refusal) as refused:
-        clean_text(text)
-    return refused.value.code
-
-
-# -- text ---------------------------------------------------------------------
-
-
-@untimed
-@given(st.text(max_size=50) | ROUGH)
-def test_a_clean_text_can_be_stored_and_seen(text: str) -> None:
-    """What is kept is valid Unicode with no control characters but line ends and tabs, and can be seen."""
-    try:
-        cleaned = clean_text(text)
-    except Refusal:
-        return
-    cleaned.encode()
-    assert not [c for c in cleaned if unicodedata.category(c) == "Cc" and c not in "\n\t"]
-    assert cleaned.strip()
-
-
-@untimed
-@given(ROUGH)
-def test_cleaning_twice_changes_nothing(text: str) -> None:
-    """A client may send back what it was given."""
-    assume(any(character in text for character in "ab\u00e9\U0001f34e"))
-
-    assert clean_text(clean_text(text)) == clean_text(text)
-
-
-@untimed
-@given(st.text(alphabet=st.characters(exclude_categories=("Cc", "Cs")), max_size=100))
-def test_a_harmless_text_is_not_touched(text: str) -> None:
-    """Scripts, emoji and spaces stay as they are."""
-    kept = f"x{text}\n\t"
-
-    assert clean_text(kept) == kept
-
-
-@pytest.mark.parametrize("character", ["x", "\u00e9", "\U0001f34e", "e\u0301"])
-def test_a_long_text_is_cut_at_2000_characters(character: str) -> None:
-    """Code points count, not bytes; a text of exactly that length is whole."""
-    fits = (character * MAX_TEXT)[:MAX_TEXT]
-
-    assert clean_text(fits) == fits
-    assert clean_text(fits + "y") == fits
-    assert clean_text("\x00" + fits) == fits
-    assert len(clean_text("ab\r\n" * 20_000)) == MAX_TEXT
-
-
-@pytest.mark.parametrize(
-    "text", ["", " ", "\n\t \r\n", "\x00\x1b", "\u200b\u2060\ufeff", "\u3000\u2028", " " * MAX_TEXT + "late"]
-)
-def test_a_text_without_anything_to_see_is_refused(text: str) -> None:
-    """Nothing, white space, and what is invisible or cut off say nothing."""
-    assert code_of(text) == "invalid_request"
-
-
-def test_line_ends_are_one_character() -> None:
-    """However they were typed."""
-    assert clean_text("a\r\nb\rc\nd\te\x0bf\x07") == "a\nb\nc\nd\tef"
-
-
-@untimed
-@given(ROUGH)
-def test_a_name_is_one_short_line(name: str) -> None:
-    """It can be shown beside a text, and never breaks it."""
-    cleaned = clean_name(name * 20)
-
-    assert len(cleaned) <= MAX_NAME
-    assert cleaned == cleaned.strip()
-    assert len(cleaned.splitlines()) <= 1
-    cleaned.encode()
 
 
 # -- messages -----------------------------------------------------------------
@@ -157,6 +71,32 @@ def test_a_repeat_gives_what_was_stored() -> None:
     with pytest.raises(Refusal) as refused:
         same(stored, message(sending("something else"), NOON))
     assert refused.value.code == "idempotency_mismatch"
+
+
+LONG = "\U0001f34e" * MAX_TEXT
+
+
+@pytest.mark.parametrize("first", [LONG, LONG + "a", LONG + "b", "x" * MAX_TEXT, "x" * 9_000, "short"])
+def test_a_repeat_is_one_of_all_that_was_sent(first: str) -> None:
+    """A tail that was cut is part of the message; without one it is another message."""
+    stored = message(sending(first), NOON)
+
+    assert same(stored, message(sending(first), NOON)) is stored
+    assert truncated(stored, message(sending(first), NOON)) is (stored.text != first)
+    for other in (first + "!", first[:-1], first[:-1] + "!"):
+        with pytest.raises(Refusal, match="idempotency_mismatch"):
+            same(stored, message(sending(other), NOON))
+
+
+@pytest.mark.parametrize("tail", ["", "e\u0301" * 10, "\U0001f34e" * 10])
+def test_a_repeat_of_what_an_earlier_version_cut_is_taken_for_one(tail: str) -> None:
+    """It cut at 2,000 code points, and kept nothing of the rest to compare."""
+    text = "e\u0301" * (MAX_TEXT // 2) + tail
+    sent = message(sending(text), NOON)
+    stored: ChatMessage = msgspec.structs.replace(sent, text=text[:MAX_TEXT], digest=None)
+
+    assert same(stored, sent) is stored
+    assert truncated(stored, sent) is bool(tail)
 
 
 # -- policies -----------------------------------------------------------------
