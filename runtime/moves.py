@@ -16,6 +16,7 @@ import structlog
 
 from proto import subjects
 from proto.orders import OrderOwned
+from proto.positions import epoch_of
 from proto.streams import CHAT, CHAT_POLICIES, ORDER_OWNERS, ORDERS
 from proto.subjects import OWNERS, POLICIES, InvalidSubject
 from runtime.errors import DeadlineExceeded, Unavailable, WrongSequence
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 CONFIRMED: Final = CHAT_POLICIES.name
 MARK: Final = "carillon.registers"
 """In the metadata of every stream, once there were registers."""
+CONFIRMED_EPOCH: Final = "carillon.confirmed"
+"""In that of the register: the incarnation in which it was vouched for, for whoever may not read it."""
 AT_ONCE: Final = 64
 GATHERED: Final = 10_000
 API_SECONDS: Final = 10.0
@@ -51,10 +54,18 @@ class _Listing(msgspec.Struct):
     total: int = 0
 
 
-def marked(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration with the mark."""
+def marked(config: Mapping[str, Any], created: str) -> Mapping[str, Any]:
+    """The configuration of a stream that was created then, with the marks that belong there."""
     metadata = config.get("metadata") or {}
-    return config if MARK in metadata else {**config, "metadata": {**metadata, MARK: "1"}}
+    marks = {MARK: "1"}
+    if config["name"] == CONFIRMED:
+        marks[CONFIRMED_EPOCH] = epoch_of(created)
+    return config if metadata.items() >= marks.items() else {**config, "metadata": {**metadata, **marks}}
+
+
+def confirmed(config: Mapping[str, Any], created: str) -> bool:
+    """Whether a register was vouched for in the incarnation that was created then."""
+    return (config.get("metadata") or {}).get(CONFIRMED_EPOCH) == epoch_of(created)
 
 
 async def move(

@@ -93,6 +93,7 @@ class Reply(msgspec.Struct):
 
     error: _ApiError | None = None
     config: dict[str, Any] | None = None
+    created: str = ""
 
 
 def wanted(spec: StreamSpec, replicas: int, sync: str = "default") -> dict[str, Any]:
@@ -263,10 +264,13 @@ async def _room(bus: Bus, settings: ProvisionSettings, existing: Mapping[str, Ma
 
 async def _mark(bus: Bus) -> None:
     """Leave a mark in every stream that there are registers: where one is missing then, it was lost."""
-    for name, config in (await _existing(bus)).items():
-        marked = moves.marked(config)
-        if marked != config:
-            await update(bus, name, marked)
+    for spec in STREAMS:
+        found = await _ask(bus, f"STREAM.INFO.{spec.name}", {})
+        if found.config is None:
+            continue
+        config = moves.marked(found.config, found.created)
+        if config != found.config:
+            await update(bus, spec.name, config)
 
 
 async def _until_made(bus: Bus, spec: StreamSpec, settings: ProvisionSettings) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from carillon.doctor.finding import Finding, fault, ok, skipped
+from runtime import moves
 from runtime.provision import CLUSTERED_REPLICAS, NO_STREAM, differences
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class StreamInfo(msgspec.Struct):
     """What `$JS.API.STREAM.INFO` says."""
 
     config: dict[str, Any] | None = None
+    created: str = ""
     state: _State = msgspec.field(default_factory=_State)
     cluster: _Cluster | None = None
     error: _Error | None = None
@@ -61,6 +63,7 @@ def judged(spec: StreamSpec, info: StreamInfo, replicas: int | None) -> list[Fin
         *_wrong(check, spec, config, replicas or _suitable(info)),
         *_ill(check, info),
         *_full(check, config, info.state.bytes),
+        *_unconfirmed(check, spec, config, info.created),
     ]
     held = f"{info.state.bytes:,} bytes, {config.get('num_replicas')} replicas"
     return faults or [ok(check, held)]
@@ -102,6 +105,15 @@ def _ill(check: str, info: StreamInfo) -> Iterable[Finding]:
     if behind:
         yield fault(
             check, f"replicas are behind or gone: {', '.join(behind)}", "Look at those servers of NATS."
+        )
+
+
+def _unconfirmed(check: str, spec: StreamSpec, config: dict[str, Any], created: str) -> Iterable[Finding]:
+    if spec.name == moves.CONFIRMED and not moves.confirmed(config, created):
+        yield fault(
+            check,
+            "it was restored or made anew, and policies may be missing: every room is closed",
+            f"Look at what is missing, then run CARILLON_CONFIRM={spec.name} {PROVISION}.",
         )
 
 

@@ -5,12 +5,14 @@ outsider who tries all the time.
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from carillon.doctor import nats
 from proto import subjects
 from proto.chat import (
     Access,
@@ -26,9 +28,11 @@ from proto.chat import (
     SetRoomPolicy,
 )
 from proto.errors import Refusal
+from proto.registry import Party
 from proto.streams import CHAT, STREAMS
 from runtime import rpc
 from runtime.clock import utc_now
+from runtime.settings import ProcessSettings, load
 from tests.support import launch
 from tests.support.backups import backup, restore
 from tests.support.buses import connected_bus
@@ -196,9 +200,18 @@ async def test_an_old_backup_of_policies_opens_no_room() -> None:
             assert not await product.lets_in("other")
             assert product.provision() == 1
             await outsider.keeps_out(1)
+            assert "every room is closed" in await told_by_the_doctor(product)
             assert product.provision(CONFIRM="CHAT_POLICIES") == 0
             await product.until_in("secret")
             await product.until_in("other", "anybody")
+            assert await told_by_the_doctor(product) == ""
+
+
+async def told_by_the_doctor(product: House) -> str:
+    """What it says of the policies, to an operator."""
+    settings = load(ProcessSettings, {"CARILLON_NATS_URL": product.stack.nats.url})
+    found = await nats.examine(settings, Party.OPERATOR, None, time.time)
+    return " ".join(each.detail for each in found if each.status == "fault")
 
 
 async def test_an_old_backup_of_messages_changes_no_policy() -> None:

@@ -12,7 +12,7 @@ from proto.orders import OrderOwned
 from proto.streams import CHAT, CHAT_POLICIES, ORDER_OWNERS, ORDERS
 from runtime import moves
 from runtime.log import Log
-from runtime.moves import MARK, NotConfirmed, marked, move
+from runtime.moves import MARK, NotConfirmed, confirmed, marked, move
 from tests.support.buses import connected_bus
 from tests.support.streams import config_of, provisioned, trim
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runtime.bus import Bus
     from tests.support.nats_server import NatsServer
 
+BORN = "2026-12-01T05:07:42.986553529Z"
 MARKED = {"CHAT": {"metadata": {MARK: "1"}}}
 
 
@@ -84,7 +85,16 @@ async def test_a_register_that_is_empty_was_lost_where_a_mark_is(bus: Bus) -> No
 async def test_a_mark_keeps_what_else_is_there(bus: Bus) -> None:
     """And is left once."""
     config = {**await config_of(bus, "CHAT"), "metadata": {"team": "shop"}}
-    once = marked(config)
+    once = marked(config, BORN)
 
     assert once["metadata"] == {"team": "shop", MARK: "1"}
-    assert marked(once) is once
+    assert marked(once, BORN) is once
+
+
+def test_a_register_that_was_confirmed_shows_it_until_it_is_another() -> None:
+    """A restored one has the configuration of the backup, and a time of creation of its own."""
+    once = marked({"name": "CHAT_POLICIES"}, BORN)
+
+    assert confirmed(once, BORN)
+    assert not confirmed(once, "2026-12-01T05:07:44Z")
+    assert not confirmed({"name": "CHAT_POLICIES"}, BORN)
