@@ -240,6 +240,11 @@ class Bus:
         """Of the server that this connection is to; empty while there is none."""
         return self._client.server_version if self._client is not None and self.connected else ""
 
+    @property
+    def keys_required(self) -> bool:
+        """Whether the server lets in nobody without a key; False while there is no connection."""
+        return self._client is not None and self.connected and self._client.keys_required
+
     async def until_connected(self) -> None:
         """Returns once connected. Safe to cancel."""
         await self._up.wait()

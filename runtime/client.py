@@ -96,6 +96,11 @@ class HardenedClient(Client):
         return str(self._server_info.get("version", ""))
 
     @property
+    def keys_required(self) -> bool:
+        """Whether the server lets in nobody without a key, password or certificate."""
+        return bool(self._server_info.get("auth_required") or self._server_info.get("tls_verify"))
+
+    @property
     def reader(self) -> asyncio.Task[None] | None:
         """The task that reads from the server, once connected."""
         return self._reading_task

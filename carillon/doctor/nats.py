@@ -59,7 +59,7 @@ async def examine(
         return [_unreachable(settings)]
     try:
         found = [ok("nats", f"connected to {_servers(settings)}"), version(bus.server_version)]
-        found += await _identity(bus, party, wall)
+        found += await _identity(bus, party, wall, keyed=_keyed(settings))
         return found + await _streams(bus, party, replicas)
     finally:
         await bus.close()
@@ -98,7 +98,11 @@ def _servers(settings: ProcessSettings) -> str:
     return ", ".join(map(mask_userinfo, settings.nats_url))
 
 
-async def _identity(bus: Bus, party: Party, wall: Callable[[], float]) -> list[Finding]:
+def _keyed(settings: ProcessSettings) -> bool:
+    return bool(settings.nats_nkey_seed_file or settings.nats_creds_file)
+
+
+async def _identity(bus: Bus, party: Party, wall: Callable[[], float], *, keyed: bool) -> list[Finding]:
     before = wall()
     try:
         message = await bus.request(WHO_AM_I, b"", timeout=ANSWER_SECONDS)
@@ -108,7 +112,10 @@ async def _identity(bus: Bus, party: Party, wall: Callable[[], float]) -> list[F
         return [lacking, skipped("clock", "NATS does not tell its time")]
     after = wall()
     server = dt.datetime.fromisoformat(told.server.time).timestamp()
-    return [clock(server, before, after), rights.judged(party, told.data.permissions)]
+    judged = (
+        rights.judged(party, told.data.permissions) if bus.keys_required else rights.unguarded(keyed=keyed)
+    )
+    return [clock(server, before, after), judged]
 
 
 async def _streams(bus: Bus, party: Party, replicas: int | None) -> list[Finding]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from carillon.doctor.finding import Finding, fault, ok
+from carillon.doctor.finding import Finding, fault, ok, skipped
 from proto.permissions import covers, rights
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from proto.registry import Party
 
 CHECK: Final = "rights"
-FIX: Final = "Load deploy/nats/accounts.conf of this version and reload NATS."
+FIX: Final = "Load deploy/nats/users.conf of this version and reload NATS."
+OPEN: Final = "NATS asks nobody for a key: whoever reaches it may do everything"
+CLOSE: Final = "Load deploy/nats/users.conf, without no_auth_user: deploy/nats/README.md has the way."
 SHOWN: Final = 5
 
 
@@ -59,6 +61,13 @@ def judged(party: Party, granted: Permissions | None) -> Finding:
     if granted is None:
         return ok(CHECK, f"{party} may do everything: NATS has no permissions for it")
     return ok(CHECK, f"{party} may do what it needs")
+
+
+def unguarded(*, keyed: bool) -> Finding:
+    """NATS asks nobody for a key: a fault where we are `keyed`, and so rest on the others' needing one."""
+    if keyed:
+        return fault(CHECK, OPEN, CLOSE)
+    return skipped(CHECK, f"{OPEN}. For an identity of each process see deploy/nats/README.md")
 
 
 def _allowed(lists: Lists | None, wanted: str) -> bool:

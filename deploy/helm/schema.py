@@ -55,6 +55,7 @@ WRITTEN: Final[dict[str, Schema]] = {
     "pullSecrets": NAMED,
     "digest": DIGEST,
     "existingSecret": NAME,
+    "secretPrefix": NAME,
     "existingConfigMap": NAME,
     "existingTokenSecret": NAME,
     "annotations": TEXTS,

@@ -1,4 +1,4 @@
-"""The accounts part of a NATS configuration, from proto's table of permissions. Pure."""
+"""Who may do what on NATS, from proto's table of permissions: files, and values for NATS's chart. Pure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,40 @@ ANSWER_SECONDS: Final = MAX_TIMEOUT_MS // 1000 + 10
 ANSWER_MESSAGES: Final = 1000
 """An answer may come in several messages."""
 
-HEAD: Final = """\
-# Written by `make nats` from proto/permissions.py; tests compare them. Do not edit.
-# keys.conf has the public keys: `python -m deploy.nats keys FOLDER` makes it, and the seeds beside it.
+DEFAULT_ACCOUNT: Final = "$G"
+"""NATS's name for the account of clients that have none: streams that were made without users are there."""
+OWN_ACCOUNT: Final = "CARILLON"
+"""An account of Carillon's own, apart from others that use the same servers."""
+ACCOUNTS: Final = (DEFAULT_ACCOUNT, OWN_ACCOUNT)
+"""Where the users may be. Streams do not move from one to the other."""
+
+WRITTEN: Final = "# Written by `make nats` from proto/permissions.py; tests compare them. Do not edit.\n"
+USERS_HEAD: Final = f"""\
+{WRITTEN}# A user for each process, for authorization.conf or accounts.conf to include.
+# keys.conf has the public keys: `python -m deploy.nats keys FOLDER` makes it, and the seeds.
 include "keys.conf"
+
+CARILLON_USERS: [
+"""
+AUTHORIZATION: Final = f"""\
+{WRITTEN}# The users in NATS's default account: streams that were made without identities stay where they are.
+include "users.conf"
+
+authorization {{ users: $CARILLON_USERS }}
+accounts {{
+  $SYS {{ users [ {{ nkey: $SYSTEM_NKEY }} ] }}
+}}
+"""
+OWN: Final = f"""\
+{WRITTEN}# The users in an account of their own, instead of authorization.conf. With the first install only:
+# streams that were made in the default account do not move here.
+include "users.conf"
+
+system_account: SYS
+accounts {{
+  CARILLON {{ jetstream: enabled, users: $CARILLON_USERS }}
+  SYS {{ users [ {{ nkey: $SYSTEM_NKEY }} ] }}
+}}
 """
 
 
@@ -51,41 +81,37 @@ def permissions(party: Party) -> dict[str, Any]:
     return block
 
 
-def accounts(keys: Mapping[str, str]) -> dict[str, Any]:
-    """The `accounts` block, of holder -> public key: the chart of NATS has it as `config.merge.accounts`."""
-    return {
-        "CARILLON": {
-            "jetstream": "enabled",
-            "users": [
-                *({"nkey": keys[party], "permissions": permissions(party)} for party in IDENTITIES),
-                {"nkey": keys[ADMIN]},
-            ],
-        },
-        "SYS": {"users": [{"nkey": keys[SYSTEM]}]},
-    }
+def users(keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A user for each process and the administrator, of holder -> public key."""
+    processes = [{"nkey": keys[party], "permissions": permissions(party)} for party in IDENTITIES]
+    return [*processes, {"nkey": keys[ADMIN]}]
 
 
-def values(keys: Mapping[str, str]) -> dict[str, Any]:
-    """The same for the chart of NATS: a values file."""
-    return {"config": {"merge": {"accounts": accounts(keys), "system_account": "SYS"}}}
+def merged(keys: Mapping[str, str], account: str) -> dict[str, Any]:
+    """What a server's configuration has besides, the users being in `account`, one of ACCOUNTS."""
+    system = {"users": [{"nkey": keys[SYSTEM]}]}
+    if account == DEFAULT_ACCOUNT:
+        return {"authorization": {"users": users(keys)}, "accounts": {"$SYS": system}}
+    own = {"jetstream": "enabled", "users": users(keys)}
+    return {"accounts": {account: own, "SYS": system}, "system_account": "SYS"}
+
+
+def values(keys: Mapping[str, str], account: str, *, optional: bool = False) -> dict[str, Any]:
+    """The same as a values file for the chart of NATS. While keys are `optional`, a client without one may do
+    what the administrator may, so that processes get their keys one after the other.
+    """
+    without = {"no_auth_user": keys[ADMIN]} if optional else {}
+    return {"config": {"merge": {**merged(keys, account), **without}}}
 
 
 def configuration() -> str:
-    """The file accounts.conf; public keys are variables of keys.conf."""
-    lines = [
-        HEAD,
-        "system_account: SYS\n",
-        "accounts {",
-        "  CARILLON {",
-        "    jetstream: enabled",
-        "    users [",
-    ]
+    """The file users.conf; public keys are variables of keys.conf."""
+    lines = [USERS_HEAD.removesuffix("\n")]
     for party in IDENTITIES:
-        lines += [f"      # {party}", f"      {{ nkey: ${variable(party)}, permissions {{"]
+        lines += [f"  # {party}", f"  {{ nkey: ${variable(party)}, permissions {{"]
         lines += _block(permissions(party))
-        lines += ["      } }"]
-    lines += [f"      # {ADMIN}: no limits", f"      {{ nkey: ${variable(ADMIN)} }}"]
-    lines += ["    ]", "  }", f"  SYS {{ users [ {{ nkey: ${variable(SYSTEM)} }} ] }}", "}", ""]
+        lines += ["  } }"]
+    lines += [f"  # {ADMIN}: no limits", f"  {{ nkey: ${variable(ADMIN)} }}", "]", ""]
     return "\n".join(lines)
 
 
@@ -110,12 +136,12 @@ def key_file(keys: Mapping[str, str]) -> str:
 
 def _block(block: dict[str, Any]) -> Iterable[str]:
     for kind in ("publish", "subscribe"):
-        yield f"        {kind} {{ allow ["
-        yield from (f"          {_quoted(subject)}" for subject in block[kind]["allow"])
-        yield "        ] }"
+        yield f"    {kind} {{ allow ["
+        yield from (f"      {_quoted(subject)}" for subject in block[kind]["allow"])
+        yield "    ] }"
     if "allow_responses" in block:
         answers = block["allow_responses"]
-        yield f"        allow_responses {{ max: {answers['max']}, expires: {_quoted(answers['expires'])} }}"
+        yield f"    allow_responses {{ max: {answers['max']}, expires: {_quoted(answers['expires'])} }}"
 
 
 def _quoted(text: str) -> str:

@@ -317,7 +317,7 @@ async def test_the_doctor_says_what_to_do(stack: SecuredStack) -> None:
     assert {row["check"] for row in faults} >= {"stream ORDERS", "stream CHAT"}
     assert all("runtime.provision" in row["fix"] for row in faults)
     assert "FAULT" in plain.out
-    assert "deploy/nats/accounts.conf" in plain.out
+    assert "deploy/nats/users.conf" in plain.out
 
 
 async def test_services_are_listed_with_what_they_served(operator: dict[str, str]) -> None:

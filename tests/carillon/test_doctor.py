@@ -20,7 +20,7 @@ from jwt.algorithms import ECAlgorithm
 
 from carillon.doctor import keys, nats, proxy, streams
 from carillon.settings import CliSettings
-from deploy.nats.accounts import configuration
+from deploy.nats.accounts import AUTHORIZATION, configuration
 from proto.registry import Party
 from proto.streams import CHAT, ORDERS, STREAMS
 from runtime.provision import wanted
@@ -94,7 +94,9 @@ def statuses(found: list[Finding]) -> set[str]:
 
 
 async def test_a_nats_that_is_well_has_no_fault(own_nats: NatsServer) -> None:
-    """Reachable, recent, in time, allowed, each stream of a gateway as it should be."""
+    """Reachable, recent, in time, each stream of a gateway as it should be; rights are not judged where
+    nobody is asked for a key.
+    """
     await provision_all(own_nats.url)
     found = await looked(own_nats.url)
 
@@ -105,7 +107,21 @@ async def test_a_nats_that_is_well_has_no_fault(own_nats: NatsServer) -> None:
         "rights",
         *(f"stream {name}" for name in OF_GATEWAYS),
     ]
-    assert statuses(found) == {"ok"}
+    assert {each.check for each in found if each.status != "ok"} == {"rights"}
+
+
+async def test_a_nats_that_asks_nobody_for_a_key() -> None:
+    """It is said, never ok: a fault for whoever has a key, and so rests on its being asked for."""
+    with running(SecuredNats(included=f"{AUTHORIZATION}no_auth_user: $ADMIN_NKEY\n")) as server:
+        assert isinstance(server, SecuredNats)
+        given = {f"CARILLON_{name}": value for name, value in server.settings("gateway").items()}
+        keyed = await looked(server.url, settings=load(ProcessSettings, given))
+        anybody = await looked(server.url)
+    (rights,) = (each for each in anybody if each.check == "rights")
+
+    assert "asks nobody for a key" in faults(keyed)["rights"]
+    assert rights.status == "skipped"
+    assert "asks nobody for a key" in rights.detail
 
 
 async def test_nats_down() -> None:
@@ -208,7 +224,7 @@ async def test_a_default_cluster_is_well_where_no_number_is_set() -> None:
                 await provisioned(bus, spec, 3)
         found = await looked(cluster.servers[0].url, replicas=None)
 
-    assert [each for each in found if each.status != "ok"] == []
+    assert faults(found) == {}
     assert len(found) == 4 + len(OF_GATEWAYS)
 
 

@@ -221,18 +221,28 @@ def test_placing_is_the_users() -> None:
 
 
 def test_each_identity_on_nats_sees_its_own_key_alone() -> None:
-    """One item of the Secret, and an inbox that nobody else can read."""
+    """A Secret of its own, and an inbox that nobody else can read."""
     chart = render(values="hardened")
 
     for name in SERVICES:
         (volume,) = (each for each in chart.pod(name)["volumes"] if each["name"] == "nats-identity")
+        assert volume["secret"]["secretName"] == f"carillon-nats-{name}"
         assert volume["secret"]["items"] == [{"key": f"{name}.nk", "path": "identity"}]
         assert volume["secret"]["defaultMode"] == 0o440
         assert chart.env(name)["CARILLON_NATS_NKEY_SEED_FILE"] == "/etc/carillon/nats/identity"
         assert chart.env(name)["CARILLON_NATS_INBOX_PREFIX"] == f"_INBOX_{name}"
         assert chart.env(name)["CARILLON_NATS_CA_FILE"] == "/etc/carillon/nats-ca/ca.crt"
     job = chart.one("Job", "provision")["spec"]["template"]["spec"]
+    assert job["volumes"][1]["secret"]["secretName"] == "carillon-nats-provision"
     assert job["volumes"][1]["secret"]["items"] == [{"key": "provision.nk", "path": "identity"}]
+
+
+def test_one_secret_may_hold_the_keys_of_all() -> None:
+    """Each pod mounts its own item of it."""
+    for name in SERVICES:
+        volume = render("services.presence.enabled=true", values="external-nats").pod(name)["volumes"][1]
+        assert volume["secret"]["secretName"] == "carillon-creds"
+        assert volume["secret"]["items"] == [{"key": f"{name}.creds", "path": "identity"}]
 
 
 def test_credentials_may_stand_for_keys() -> None:

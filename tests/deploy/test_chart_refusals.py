@@ -33,7 +33,7 @@ SCALING = f"{GATEWAY}.autoscaling"
         (("auth.existingSecret=",), "kubectl create secret generic"),
         (("auth.algorithm=RS256",), "there is no key set"),
         (("auth.algorithm=RS256", "auth.jwks.url=https://a", "auth.jwks.existingConfigMap=b"), "both set"),
-        (("nats.auth.kind=nkey", "nats.auth.existingSecret="), "name the Secret with the identities"),
+        (("nats.auth.kind=nkey", "nats.auth.secretPrefix="), "say how the Secrets with the identities"),
         (("nats.tls.existingSecret=ca",), "write tls://"),
     ],
 )

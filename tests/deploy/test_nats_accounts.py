@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import nkeys  # type: ignore[import-untyped]
 
 from deploy.nats import accounts, seeds
-from deploy.nats.__main__ import CONFIGURATION, FOLDER, PAGE, main
+from deploy.nats.__main__ import CONFIGURATION, DEFAULT, FOLDER, OWN_FILE, PAGE, main
 from proto.permissions import IDENTITIES, rights
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ README = (FOLDER / PAGE).read_text(encoding="utf-8")
 
 
 def test_the_committed_accounts_are_those_of_the_table() -> None:
-    """deploy/nats/accounts.conf is what the generator writes today."""
+    """deploy/nats/users.conf, and the two files that include it, are what the generator writes today."""
     assert (FOLDER / CONFIGURATION).read_text(encoding="utf-8") == accounts.configuration()
+    assert (FOLDER / DEFAULT).read_text(encoding="utf-8") == accounts.AUTHORIZATION
+    assert (FOLDER / OWN_FILE).read_text(encoding="utf-8") == accounts.OWN
     assert main(["accounts", "--check"]) == 0
 
 
@@ -76,13 +78,61 @@ def test_keys_are_made_once_and_kept(tmp_path: Path) -> None:
         assert path.read_text() not in (folder / seeds.KEYS_FILE).read_text()
 
 
+def test_the_seeds_of_processes_are_apart_from_those_of_people(tmp_path: Path) -> None:
+    """What goes into a cluster is a folder of its own: no seed of administrator, operator, backup."""
+    seeds.make(tmp_path)
+
+    assert {path.stem for path in (tmp_path / seeds.WORKLOADS).iterdir()} == set(IDENTITIES) - {
+        "backup",
+        "operator",
+    }
+    assert {path.stem for path in tmp_path.glob("*.nk")} == {"admin", "backup", "operator", "system"}
+
+
+def test_a_folder_of_an_older_version_keeps_its_keys_and_its_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeds that lay all together are moved, and the users stay in the account that their streams are in."""
+    before = seeds.make(tmp_path)
+    for path in (tmp_path / seeds.WORKLOADS).iterdir():
+        path.rename(tmp_path / path.name)
+    (tmp_path / seeds.ACCOUNT_FILE).unlink()
+
+    assert main(["values", str(tmp_path)]) == 0
+    merged = json.loads(capsys.readouterr().out)["config"]["merge"]
+    assert seeds.make(tmp_path) == before
+    assert {path.stem for path in tmp_path.glob("*.nk")} == {"admin", "backup", "operator", "system"}
+    assert merged["accounts"]["CARILLON"]["users"][-1] == {"nkey": before["admin"]}
+    assert merged["system_account"] == "SYS"
+
+
+def test_an_account_that_is_unknown_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, with the file and what may stand there."""
+    seeds.make(tmp_path)
+    (tmp_path / seeds.ACCOUNT_FILE).write_text("OTHER")
+
+    assert main(["values", str(tmp_path)]) == 2
+    assert "'OTHER', not one of $G, CARILLON" in capsys.readouterr().err
+
+
+def test_keys_may_be_optional_for_a_while(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A client without one then counts as the administrator."""
+    assert main(["values", str(tmp_path), "--optional"]) == 0
+
+    merged = json.loads(capsys.readouterr().out)["config"]["merge"]
+    assert merged["no_auth_user"] == seeds.make(tmp_path)["admin"]
+
+
 def test_the_values_for_the_chart_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the chart of NATS gets has everybody's public key and permissions, and no seed."""
     assert main(["values", str(tmp_path / "keys")]) == 0
     told = capsys.readouterr().out
-    users = json.loads(told)["config"]["merge"]["accounts"]["CARILLON"]["users"]
+    merged = json.loads(told)["config"]["merge"]
+    users = merged["authorization"]["users"]
     keys = seeds.make(tmp_path / "keys")
 
+    assert merged["accounts"] == {"$SYS": {"users": [{"nkey": keys["system"]}]}}
+    assert not {"no_auth_user", "system_account"} & set(merged)
     assert [user["nkey"] for user in users] == [*(keys[party] for party in IDENTITIES), keys["admin"]]
     assert "permissions" not in users[-1]
     for user, party in zip(users[:-1], IDENTITIES, strict=True):

@@ -1,4 +1,4 @@
-"""deploy/nats/accounts.conf in a real server: everything works, and nothing else does."""
+"""deploy/nats/users.conf in a real server: everything works, and nothing else does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from deploy.nats import seeds
 from deploy.nats.__main__ import FOLDER
+from deploy.nats.accounts import OWN
 from proto.permissions import IDENTITIES, inbox
 from proto.registry import MESSAGES, Delivery, Party
 from proto.streams import CHAT, STREAMS
@@ -227,10 +228,31 @@ async def test_streams_are_backed_up_and_restored() -> None:
     assert found.payload == b"kept"
 
 
-def test_the_server_file_is_valid(tmp_path: Path) -> None:
-    """deploy/nats/server.conf, with accounts and keys beside it, is one that nats-server takes."""
-    for name in ("server.conf", "accounts.conf"):
+async def test_users_may_be_in_an_account_of_their_own() -> None:
+    """With streams of its own, which nobody outside sees."""
+    server = SecuredNats(included=OWN)
+    server.start()
+    try:
+        async with secured_bus(server, "provision") as bus:
+            await provision(bus, CHAT, 1)
+        async with secured_bus(server, "chat") as bus:
+            await bus.request("chat.log.lobby", b"kept", timeout=5)
+            found = await Log(bus, CHAT).last("chat.log.lobby")
+    finally:
+        server.destroy()
+
+    assert found is not None
+    assert found.payload == b"kept"
+
+
+@pytest.mark.parametrize("users", ["authorization.conf", "accounts.conf"])
+def test_the_server_file_is_valid(users: str, tmp_path: Path) -> None:
+    """deploy/nats/server.conf, with users and keys beside it, is one that nats-server takes."""
+    for name in ("users.conf", users):
         (tmp_path / name).write_text((FOLDER / name).read_text())
+    text = (FOLDER / "server.conf").read_text()
+    assert 'include "authorization.conf"' in text
+    (tmp_path / "server.conf").write_text(text.replace("authorization.conf", users))
     seeds.make(tmp_path)
     environment = {
         "NATS_NAME": "n1",

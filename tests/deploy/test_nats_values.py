@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from proto.streams import STREAMS
+from tests.support.nats_chart import nats_pod
 from tests.support.nats_server import BINARY
 
 FILE: Final = Path(__file__).parents[2] / "deploy" / "helm" / "nats.values.yaml"
@@ -42,6 +43,19 @@ def test_replicas_do_not_share_a_host() -> None:
 
     assert spread["kubernetes.io/hostname"]["whenUnsatisfiable"] == "DoNotSchedule"
     assert VALUES["podDisruptionBudget"]["enabled"] is True
+
+
+def test_every_container_passes_the_restricted_standard() -> None:
+    """Server, reloader and exporter, all as one user, whose group has the volume."""
+    spec = nats_pod(VALUES)["spec"]
+
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert [each["name"] for each in spec["containers"]] == ["nats", "reloader", "prom-exporter"]
+    for container in spec["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False, container["name"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, container["name"]
 
 
 def test_a_server_takes_what_is_merged_into_its_configuration(tmp_path: Path) -> None:

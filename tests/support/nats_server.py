@@ -52,6 +52,14 @@ class NatsServer:
         self._process = launch.server(BINARY, arguments, self._folder)
         until_listening(self.port, self._process)
 
+    def configure(self, config: str) -> None:
+        """Replace its configuration; it is read at the next start, or at SIGHUP."""
+        self._config.write_text(config)
+
+    def configuration(self) -> str:
+        """What it has."""
+        return self._config.read_text()
+
     def kill(self) -> None:
         """kill -9."""
         self.signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A NATS server with the accounts of deploy/nats, and everybody's keys."""
+"""A NATS server with the users of deploy/nats, and everybody's keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.nats import seeds
-from deploy.nats.accounts import configuration
+from deploy.nats.accounts import AUTHORIZATION, configuration
 from proto.permissions import inbox
 from runtime.client import HardenedClient
 from tests.support.nats_server import NatsServer
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from proto.registry import Party
     from tests.support.stack import Gateway, ServiceProcess
 
+_INCLUDE = re.compile(r"^include .*$", re.MULTILINE)
 _REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 
 class SecuredNats(NatsServer):
-    """Everybody needs a key here, and may do what the table of permissions says. `accounts` replaces it."""
+    """Everybody needs a key here, and may do what the table of permissions says. `users` replaces its file,
+    `included` the file that says in which account they are.
+    """
 
-    def __init__(self, accounts: str = "") -> None:
+    def __init__(self, users: str = "", included: str = AUTHORIZATION) -> None:
         self.keys = Path(tempfile.mkdtemp(prefix="carillon-keys-"))
         seeds.make(self.keys)
-        text = (accounts or configuration()).replace('include "keys.conf"', "")
-        super().__init__(config=(self.keys / seeds.KEYS_FILE).read_text() + text)
+        files = ((self.keys / seeds.KEYS_FILE).read_text(), users or configuration(), included)
+        super().__init__(config=_INCLUDE.sub("", "\n".join(files)))
 
     def settings(self, party: str) -> dict[str, str]:
         """What a process of this party is told besides its own settings."""

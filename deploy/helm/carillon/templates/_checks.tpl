@@ -24,8 +24,8 @@ why, and what to do.
 {{- if gt (int $nats.streamReplicas) (int $nats.servers) -}}
 {{- fail (printf "nats.streamReplicas is %d, and nats.servers is %d: a stream cannot have more copies than there are servers. Set nats.streamReplicas to 1, or use a cluster." (int $nats.streamReplicas) (int $nats.servers)) -}}
 {{- end -}}
-{{- if and (ne $nats.auth.kind "none") (not $nats.auth.existingSecret) -}}
-{{- fail (printf "nats.auth.kind is %s, and nats.auth.existingSecret is empty: name the Secret with the identities." $nats.auth.kind) -}}
+{{- if and (ne $nats.auth.kind "none") (not $nats.auth.existingSecret) (not $nats.auth.secretPrefix) -}}
+{{- fail (printf "nats.auth.kind is %s, and nats.auth.secretPrefix is empty: say how the Secrets with the identities are called." $nats.auth.kind) -}}
 {{- end -}}
 {{- if and $nats.tls.existingSecret (not (contains "tls://" $nats.url)) -}}
 {{- fail (printf "nats.tls.existingSecret is set, and nats.url is %s: write tls:// for an encrypted connection." $nats.url) -}}

@@ -45,7 +45,7 @@ capabilities:
 {{- if ne .root.Values.nats.auth.kind "none" }}
 - name: nats-identity
   secret:
-    secretName: {{ .root.Values.nats.auth.existingSecret }}
+    secretName: {{ .root.Values.nats.auth.existingSecret | default (printf "%s-%s" .root.Values.nats.auth.secretPrefix .name) }}
     defaultMode: 0440
     items:
       - key: {{ .name }}.{{ ternary "nk" "creds" (eq .root.Values.nats.auth.kind "nkey") }}
