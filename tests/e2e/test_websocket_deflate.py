@@ -169,9 +169,21 @@ async def test_a_room_hears_the_same_compressed_or_not(stack: Stack) -> None:
     assert clients["json"].compressed == clients["msgpack"].compressed == 2
 
 
-@pytest.mark.parametrize("settings", [{}, {"client_no_context_takeover": True, "server_max_window_bits": 12}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"client_no_context_takeover": True, "server_max_window_bits": 12},
+        {"client_max_window_bits": 9, "server_max_window_bits": 15},
+        {"client_max_window_bits": 15, "compress_settings": {"level": 0}},
+        {"client_max_window_bits": True, "compress_settings": {"memLevel": 1}},
+    ],
+    ids=str,
+)
 async def test_a_client_of_another_make_is_understood(gateway: Gateway, settings: dict[str, Any]) -> None:
-    """The `websockets` library's, which checks every answer; large messages come back whole."""
+    """The `websockets` library's, which checks every answer; large messages come back whole, whatever window
+    and memory its compressor has, and in fragments.
+    """
     url = f"{gateway.url.replace('http', 'ws')}/echo"
     offer = ClientPerMessageDeflateFactory(**settings)
     async with connect(url, extensions=[offer], compression=None, proxy=None) as client:
@@ -180,6 +192,9 @@ async def test_a_client_of_another_make_is_understood(gateway: Gateway, settings
             for sent in ("é" * (size // 2), b"ab" * (size // 2)):
                 await client.send(sent)
                 assert await client.recv() == sent
+            noise = random.Random(size).randbytes(size)
+            await client.send([noise[at : at + 8192] for at in range(0, size, 8192)] or [noise])
+            assert await client.recv() == noise
 
 
 @pytest.mark.parametrize("fragments", [1, 8, 128])
