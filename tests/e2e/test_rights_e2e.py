@@ -57,10 +57,11 @@ async def test_a_token_that_allows_less_ends_what_it_does_not_allow(
         await WsClient().hello(near.url, token("alice", EVERYTHING), protocol=protocol) as alice,
         await WsClient().hello(far.url, chatter("bob")) as bob,
     ):
-        for name in (f"room:{room}", f"room:{kept}", f"presence:room:{room}", "presence:doc:d", theirs):
-            assert (await alice.ask("subscribe", channel=name))["type"] == "ack"
         for each in (room, kept):
             await bob.join(each)
+        for name in (f"room:{room}", f"room:{kept}", f"presence:room:{room}", "presence:doc:d", theirs):
+            assert (await alice.ask("subscribe", channel=name))["type"] == "ack"
+        await bob.until(lambda: len(bob.of("user_joined")) == 2, what="alice's coming")
         less = token("alice", "chat orders:read", rooms=[kept])
         assert (await alice.ask("authenticate", token=less))["type"] == "ack"
         told = [frame for frame in alice.frames if frame["type"] in ("unsubscribed", "ack")]
@@ -95,8 +96,9 @@ async def test_frames_behind_a_token_that_allows_less_are_judged_by_it(stack: St
         await WsClient().hello(stack.gateways[0].url, chatter("alice")) as alice,
         await WsClient().hello(stack.gateways[1].url, chatter("bob")) as bob,
     ):
-        await alice.join(room)
         await bob.join(room)
+        await alice.join(room)
+        await bob.until(lambda: bob.of("user_joined"), what="alice's coming")
         first = alice.begin("chat_message", text="before")
         alice.say("authenticate", token=token("alice", "orders:read"))
         second = alice.begin("chat_message", roomId=room, text="behind")
