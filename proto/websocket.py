@@ -27,6 +27,8 @@ from proto.orders import OrderStatus
 from proto.presence import MAX_PAGE, PresenceMember
 
 PROTOCOL_VERSION: Final = 1
+MAX_CHANNELS: Final = 100
+"""On one connection, and in one `subscribe`."""
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
@@ -39,11 +41,31 @@ class Authenticate(_Asked, frozen=True, kw_only=True, tag="authenticate", rename
     token: str
 
 
-class Subscribe(_Asked, frozen=True, kw_only=True, tag="subscribe", rename="camel"):
-    """Follow a channel; with `since` what was missed after that position comes first."""
+class ChannelRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One of several channels to follow."""
 
     channel: ChannelName
     since: PositionText | None = None
+
+
+class Subscribe(_Asked, frozen=True, kw_only=True, tag="subscribe", rename="camel", omit_defaults=True):
+    """Follow a channel; with `since` what was missed after that position comes first. With `channels` several
+    are followed, each from a position of its own.
+    """
+
+    channel: ChannelName | None = None
+    since: PositionText | None = None
+    channels: Annotated[tuple[ChannelRequest, ...], Meta(min_length=1, max_length=MAX_CHANNELS)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which a decoder turns into its ValidationError."""
+        if (self.channel is None) == (self.channels is None):
+            raise ValueError("Say either channel or channels")
+        if self.channels is not None:
+            if self.since is not None:
+                raise ValueError("With channels each of them has its own since")
+            if len({each.channel for each in self.channels}) != len(self.channels):
+                raise ValueError("A channel stands in channels once")
 
 
 class Unsubscribe(_Asked, frozen=True, kw_only=True, tag="unsubscribe", rename="camel"):
@@ -284,6 +306,21 @@ class PresenceOccupancyFrame(
     sample: list[PresenceMember] = []
 
 
+class ChannelResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What became of one of the channels that were asked for together: the fields of its `ack`, or those of
+    its `error`.
+    """
+
+    channel: str
+    success: bool
+    recovered: bool | None = None
+    reason: ResetReason | None = None
+    position: str | None = None
+    online_count: int | None = None
+    code: str | None = None
+    message: str | None = None
+
+
 class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defaults=True):
     """It is done. Which fields are set depends on what was asked; see docs/protocol.md."""
 
@@ -304,6 +341,7 @@ class Ack(_Told, frozen=True, kw_only=True, tag="ack", rename="camel", omit_defa
     revision: int | None = None
     count: int | None = None
     members: list[PresentMember] | None = None
+    channels: tuple[ChannelResult, ...] | None = None
 
 
 class ErrorFrame(_Told, frozen=True, kw_only=True, tag="error", rename="camel", omit_defaults=True):

@@ -40,9 +40,12 @@ from services.gateway.client import acknowledge, identity_of
 from services.gateway.joining import ROOM, Joining
 from services.gateway.presence.presence import CHANNEL
 from services.gateway.session import error
+from services.gateway.subscribing import Subscribing
 from services.gateway.wire import chat_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proto.websocket import ClientFrame
     from runtime.service_client import ServiceClient
     from services.gateway.admission import Admission
@@ -87,6 +90,7 @@ class Desk:
         self._presence = presence
         self._rights = rights
         self._joining = Joining(channels, presence, rooms)
+        self._subscribing = Subscribing(channels, presence, rooms)
         self._chat = chat_service
         self._rooms = rooms
         self._authenticator = authenticator
@@ -110,8 +114,8 @@ class Desk:
         channel = ""
         try:
             channel = client.session.place(frame)
-            async with asyncio.timeout(self._timeout):  # of all its reads and requests together
-                await self._perform(client, frame, channel)
+            async with asyncio.timeout(self._timeout) as limit:  # of all its reads and requests together
+                await self._perform(client, frame, channel, lambda: limit.reschedule(None))
         except TimeoutError:
             return _refuse(client, frame, Refusal("timeout"))
         except Refusal as refusal:
@@ -189,6 +193,8 @@ class Desk:
 
     def _done_at_once(self, client: Client, frame: ClientFrame, channel: str) -> bool:
         match frame:
+            case Subscribe(channels=tuple()):
+                return False
             case Subscribe() | JoinRoom():
                 return self._joining.at_once(client, channel, frame)
             case Unsubscribe() | LeaveRoom():
@@ -206,12 +212,16 @@ class Desk:
                 return False
         return True
 
-    async def _perform(self, client: Client, frame: ClientFrame, channel: str) -> None:
+    async def _perform(
+        self, client: Client, frame: ClientFrame, channel: str, told: Callable[[], None]
+    ) -> None:
         if self._done_at_once(client, frame, channel):
             return
         match frame:
             case Authenticate():
                 await self._authenticate(client, frame)
+            case Subscribe(channels=tuple()):
+                await self._subscribing.subscribe(client, frame, told)
             case Subscribe() | JoinRoom():
                 await self._joining.join(client, channel, frame)
             case SendChatMessage():

@@ -14,7 +14,7 @@ import functools
 import random
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -33,6 +33,7 @@ from services.gateway.kinds import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import ExitStack
 
     from proto.positions import Position
     from runtime.bus import Bus
@@ -104,7 +105,9 @@ class Relay:
         self._max_channels = max_channels
         self._channels: dict[str, Channel] = {}
         self._subscriptions: dict[Channel, Subscription] = {}
-        self._opening: dict[str, asyncio.Task[Channel | None]] = {}
+        self._opening: dict[str, asyncio.Future[Channel | None]] = {}
+        self._together: set[asyncio.Task[None]] = set()
+        """Openings of several channels at once."""
         self._epoch = ""
         self._epoch_checked = False
         self._epoch_due = 0.0
@@ -137,7 +140,7 @@ class Relay:
 
     async def close(self) -> None:
         """Stop; connections were ended before."""
-        tasks = [*self._tasks, *self._opening.values()]
+        tasks: list[asyncio.Future[Any]] = [*self._tasks, *self._together, *self._opening.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -176,6 +179,25 @@ class Relay:
                 return opened
         raise Unavailable
 
+    async def open_all(self, names: Iterable[str], pins: ExitStack) -> dict[str, Channel | Refusal | None]:
+        """As `open`, each of the subjects `names`; what is not open yet is read and subscribed to together.
+        The channels are kept open until `pins` is closed.
+        """
+
+        async def one(subject: str) -> Channel | Refusal | None:
+            try:
+                channel = await self.open(subject)
+            except Refusal as refusal:
+                return refusal
+            if channel is not None:
+                pins.enter_context(self.pinned(channel))
+            return channel
+
+        subjects = list(names)
+        self._begin_to_open_together(subjects)
+        opened = await asyncio.gather(*map(one, subjects))
+        return dict(zip(subjects, opened, strict=True))
+
     def find(self, subject: str) -> Channel | None:
         """The channel stored at `subject`, if it is open."""
         return self._channels.get(subject)
@@ -210,7 +232,7 @@ class Relay:
             pending.pop(channel, None)
         CHANNELS.set(len(self._channels))
 
-    def _opened(self, opening: asyncio.Task[Channel | None]) -> None:
+    def _opened(self, opening: asyncio.Future[Channel | None]) -> None:
         if opening.cancelled() or opening.exception() is not None:
             return
         channel = opening.result()
@@ -239,7 +261,21 @@ class Relay:
 
     async def _join(self, subject: str) -> Channel | None:
         await self._know_epoch()
-        last = await self._log.last(subject)
+        channel = self._made(subject, await self._log.last(subject))
+        if channel is None:
+            return None
+        subscription = self._hear_of(channel)
+        try:
+            await patiently(self._live.flush)
+            channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
+        except BaseException:
+            self._live.unsubscribe(subscription)
+            raise
+        self._keep(channel, subscription)
+        return channel
+
+    def _made(self, subject: str, last: Stored | None) -> Channel | None:
+        """The channel, of which `last` is the last message; None if there is none. Raises Refusal."""
         if last is None and not self._kind.may_be_empty:
             return None
         name = self._kind.channel(subject)
@@ -247,24 +283,102 @@ class Relay:
         channel.author = self._author
         if channel.last is None and not self._kind.may_be_empty:
             raise Refusal("internal")  # its state could not be read
-        # Live messages are offered from here on; what the read below finds as well is recognised by its
-        # sequence.
-        subscription = self._live.subscribe(
-            self._kind.spec.live_subject(subject) or "",
+        return channel
+
+    def _hear_of(self, channel: Channel) -> Subscription:
+        """Live messages are offered from here on; what is read later as well is recognised by its
+        sequence.
+        """
+        return self._live.subscribe(
+            self._kind.spec.live_subject(channel.subject) or "",
             functools.partial(self._hear, channel),
             follower=(self._follow, channel),
         )
-        try:
-            await patiently(self._live.flush)
-            channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
-        except BaseException:
-            self._live.unsubscribe(subscription)
-            raise
-        self._channels[subject] = channel
+
+    def _keep(self, channel: Channel, subscription: Subscription) -> None:
+        """It is open."""
+        self._channels[channel.subject] = channel
         self._subscriptions[channel] = subscription
         self._young[channel] = time.monotonic() + SETTLE
         CHANNELS.set(len(self._channels))
-        return channel
+
+    # -- opening several together -----------------------------------------------------
+
+    def _begin_to_open_together(self, subjects: Iterable[str]) -> None:
+        absent = [each for each in subjects if each not in self._channels and each not in self._opening]
+        absent = absent[: max(self._max_channels - len(self._channels) - len(self._opening), 0)]
+        if len(absent) < 2:
+            return
+        loop = asyncio.get_running_loop()
+        openings = {subject: loop.create_future() for subject in absent}
+        for opening in openings.values():
+            opening.add_done_callback(self._opened)
+        self._opening.update(openings)
+        task = asyncio.create_task(self._open_together(openings), name="relay-open-together")
+        self._together.add(task)
+        task.add_done_callback(self._together.discard)
+
+    async def _open_together(self, openings: dict[str, asyncio.Future[Channel | None]]) -> None:
+        outcomes: dict[str, Channel | Exception | None] = dict.fromkeys(openings, Unavailable())
+        try:
+            outcomes.update(await self._join_together(list(openings)))
+        except Exception as error:
+            outcomes = dict.fromkeys(openings, error)
+        finally:
+            for subject, opening in openings.items():
+                del self._opening[subject]
+                outcome = outcomes[subject]
+                if opening.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    opening.set_exception(outcome)
+                else:
+                    opening.set_result(outcome)
+
+    async def _join_together(self, subjects: list[str]) -> dict[str, Channel | Exception | None]:
+        """As `_join`, with one read for all where one would do."""
+        await self._know_epoch()
+        last = await self._last_of(subjects)
+        outcomes: dict[str, Channel | Exception | None] = {}
+        for subject in subjects:
+            try:
+                outcomes[subject] = self._made(subject, last.get(subject))
+            except Refusal as refusal:
+                outcomes[subject] = refusal
+        made = [channel for channel in outcomes.values() if isinstance(channel, Channel)]
+        if not made:
+            return outcomes
+        subscriptions = [self._hear_of(channel) for channel in made]
+        try:
+            await patiently(self._live.flush)
+            await self._fill_all(made)
+        except BaseException:
+            for subscription in subscriptions:
+                self._live.unsubscribe(subscription)
+            raise
+        for channel, subscription in zip(made, subscriptions, strict=True):
+            self._keep(channel, subscription)
+        return outcomes
+
+    async def _last_of(self, subjects: list[str]) -> dict[str, Stored]:
+        """The last message of each that has one, as `Log.last`: there is none only if the leader says so."""
+        found = {stored.subject: stored for stored in await self._log.last_of_each(subjects) or ()}
+        absent = [subject for subject in subjects if subject not in found]
+        for start in range(0, len(absent), REPAIRS_AT_ONCE):
+            some = absent[start : start + REPAIRS_AT_ONCE]
+            for stored in await asyncio.gather(*map(self._log.last_from_leader, some)):
+                if stored is not None:
+                    found[stored.subject] = stored
+        return found
+
+    async def _fill_all(self, channels: list[Channel]) -> None:
+        """What was stored since they were made; only those are read of which there is something."""
+        subjects = [channel.subject for channel in channels]
+        last = {stored.subject: stored.seq for stored in await self._log.last_of_each(subjects) or ()}
+        for channel in channels:
+            moved = last.get(channel.subject, 0) > channel.tail
+            read = await self._log.from_seq(channel.subject, channel.tail) if moved else ()
+            channel.fill(self._events(read, channel))
 
     async def _know_epoch(self) -> None:
         if not self._epoch_checked:

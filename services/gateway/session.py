@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto.errors import CLOSE_CODES, Refusal
 from proto.websocket import (
+    MAX_CHANNELS,
     Authenticate,
     ClientFrame,
     ErrorFrame,
@@ -31,6 +32,8 @@ from proto.websocket import (
 from services.gateway import access
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from proto.errors import CloseCode
     from services.gateway.auth import Identity
 
@@ -48,7 +51,7 @@ class Limits(NamedTuple):
 
     rate: float = 50.0
     burst: float = 200.0
-    channels: int = 100
+    channels: int = MAX_CHANNELS
 
 
 class Answer(NamedTuple):
@@ -111,7 +114,7 @@ class Session:
         """What to do with `frame`, received at `now` (monotonic seconds) as `size` bytes. `waits`: works are
         under way, and if nobody is known yet, the first of them is a token.
         """
-        if not self._spend(now):
+        if not self._spend(now, _cost(frame)):
             return self._over_rate(frame.id)
         if self.identity is None:
             stranger = not (waits or isinstance(frame, Authenticate))
@@ -148,6 +151,8 @@ class Session:
             raise Refusal("unavailable")
         name = _named(frame)
         match frame:
+            case Subscribe(channels=tuple()):
+                return ""  # rights are those of each
             case Subscribe() | JoinRoom():
                 self.require_right(name)
             case Unsubscribe() | LeaveRoom():
@@ -165,11 +170,17 @@ class Session:
 
     def require_place(self, name: str) -> None:
         """Raises Refusal "too_many_channels" unless the channel `name` may be followed besides the others."""
-        if name not in self.channels and len(self.channels) >= self.limits.channels:
+        self.require_places(name, 0)
+
+    def require_places(self, name: str, more: int) -> None:
+        """The same, where so many `more` are about to be followed."""
+        if name not in self.channels and len(self.channels) + more >= self.limits.channels:
             raise Refusal("too_many_channels", f"At most {self.limits.channels} channels on one connection.")
 
-    def require_right(self, name: str) -> None:
-        """Raises Refusal unless whoever it is now may follow the channel `name`, as far as its token says."""
+    def require_right(self, name: str, joining: Container[str] = ()) -> None:
+        """Raises Refusal unless whoever it is now may follow the channel `name`, as far as its token says.
+        Who is in a room, or `joining` it with the same frame, may see who else is.
+        """
         identity = self.identity
         if identity is None:
             raise Refusal("unavailable")
@@ -180,7 +191,7 @@ class Session:
         elif kind == ROOM and rest:
             access.require_room(identity, rest)
         elif kind == PRESENCE:
-            access.require_scope(identity, rest, inside=rest in self.channels)
+            access.require_scope(identity, rest, inside=rest in self.channels or rest in joining)
         else:
             raise Refusal("invalid_request", "A channel is room:<id>, order:<id> or presence:<scope>.")
 
@@ -211,13 +222,13 @@ class Session:
             raise Refusal("invalid_request", "Say which room: roomId.")
         return rooms[0]
 
-    def _spend(self, now: float) -> bool:
+    def _spend(self, now: float, cost: int = 1) -> bool:
         earned = (now - self._updated) * self.limits.rate
         self._tokens = min(self.limits.burst, self._tokens + earned)
         self._updated = now
-        if self._tokens < 1:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         if self._tokens > self.limits.burst / 2:
             self._strikes = 0
         return True
@@ -228,9 +239,16 @@ class Session:
         return Answer(told) if self._strikes <= STRIKES else End(CLOSE_CODES["rate_limited"], told)
 
 
+def _cost(frame: ClientFrame) -> int:
+    """For how many frames it counts."""
+    return len(frame.channels) if isinstance(frame, Subscribe) and frame.channels else 1
+
+
 def _named(frame: ClientFrame) -> str:
     match frame:
-        case Subscribe() | Unsubscribe():
+        case Subscribe():
+            return frame.channel or ""
+        case Unsubscribe():
             return frame.channel
         case JoinRoom() | LeaveRoom() | FetchHistory():
             return f"{ROOM}:{frame.room_id}"

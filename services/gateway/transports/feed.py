@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proto.positions import position_text
-from proto.websocket import Ack
+from proto.websocket import Ack, CompleteFrame
 from services.gateway import codecs
+from services.gateway.client import has_seen_the_end
 from services.gateway.transports.following import Follower, Following
 from services.gateway.transports.outbox import make_room
 from services.gateway.transports.sse import EventStream
@@ -176,7 +177,8 @@ class SseFeed(EventStream, Following):
             self.announce(ack)
         self.tell(follower, news)
         follower.position = tail
-        self._tell_end(channel, start)
+        if has_seen_the_end(channel, start):
+            self.send(CompleteFrame(channel=channel.name))
         if channel.ended:
             self.unfollow(channel.name)
         elif not self.ended:

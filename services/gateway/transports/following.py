@@ -8,12 +8,13 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import CLOSE_CODES
-from proto.websocket import CompleteFrame, SendChatMessage
+from proto.websocket import SendChatMessage
+from services.gateway.client import first_of
 from services.gateway.session import Answer, Decision, End, Session, Work
 from services.gateway.works import Works
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proto.errors import CloseCode
     from proto.frames import ResetReason
@@ -129,11 +130,23 @@ class Following:
         if self.ended:
             self.session.channels[channel.name] = None  # what it said there comes behind
             return
-        first = self.format.snapshot(start.snapshot) if start.snapshot is not None else b""
-        first += b"".join(map(self.format.event, start.missed))
+        first = first_of(self.format, channel, start)
         if first:
             self.write(first)
-        self._tell_end(channel, start)
+        self._attach(channel)
+
+    def follow_all(self, ack: bytes, starts: Sequence[tuple[Channel, bytes]]) -> None:
+        """Send `ack`, and for each channel what comes before, as bytes; then whatever is live. All in one
+        write, because it is one answer.
+        """
+        if self.ended:
+            self.session.channels.update(dict.fromkeys(channel.name for channel, _ in starts))
+            return
+        self.write(ack + b"".join(first for _, first in starts))
+        for channel, _ in starts:
+            self._attach(channel)
+
+    def _attach(self, channel: Channel) -> None:
         if channel.ended or self.ended:
             return
         follower = self._follower(channel)
@@ -188,11 +201,6 @@ class Following:
         works = self._works or ()
         return self.in_peace and any(isinstance(work.frame, SendChatMessage) for work in works)
 
-    def _tell_end(self, channel: Channel, start: Start) -> None:
-        # It had the last event but perhaps not `complete`, which has no position of its own.
-        if channel.ended and start.snapshot is None and not start.missed:
-            self.send(CompleteFrame(channel=channel.name))
-
     def _follower(self, channel: Channel) -> Follower:
         return Follower(self, channel)
 
@@ -217,14 +225,16 @@ class Following:
         try:
             while works and (not self.ended or self._something_said()):
                 if self.behind:
-                    await self._until_read()
+                    await self.until_read()
                 await self._desk.perform(self, works.first)
                 works.done()
         finally:
             self._task = self._works = None
 
-    async def _until_read(self) -> None:
-        # It asked for much, and gets no further answer before it has read that.
+    async def until_read(self) -> None:
+        """Returns once it is not behind any more. It asked for much, and gets no further answer before it has
+        read that; if it does not, it is cut.
+        """
         for _ in range(round(READING_SECONDS / LOOK_SECONDS)):
             if not self.behind:
                 return

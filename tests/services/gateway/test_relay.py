@@ -20,7 +20,7 @@ from proto.streams import ORDERS
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, Log
 from services.gateway import relay as relay_module
-from services.gateway.hub import RING
+from services.gateway.hub import RING, Channel
 from services.gateway.relay import Relay
 from tests.support.buses import connected_bus, metric
 from tests.support.streams import RepublishOff, delete, provisioned, trim
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from runtime.bus import Bus
     from runtime.log import Stored
-    from services.gateway.hub import Channel, Event
+    from services.gateway.hub import Event
     from services.gateway.relay import Start
     from tests.support.nats_server import NatsServer
 

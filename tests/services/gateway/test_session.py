@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proto.errors import Refusal
 from proto.websocket import (
     Authenticate,
+    ChannelRequest,
     ErrorFrame,
     FetchHistory,
     JoinRoom,
@@ -324,6 +325,26 @@ def test_a_client_that_is_too_fast_is_told_and_then_sent_away() -> None:
     assert isinstance(last, End)
     assert last.error is not None
     assert (last.close.code, last.error.code, last.error.id) == (4102, "rate_limited", "p")
+
+
+def test_channels_asked_for_together_count_each() -> None:
+    """However many frames they come in."""
+    alice = session(limits=Limits(rate=1, burst=3))
+    many = Subscribe(channels=tuple(ChannelRequest(channel=f"room:{name}") for name in "abc"))
+
+    assert alice.receive(many, 0.0) == Work(many)
+    assert refused(alice.receive(Ping(), 0.0)) == "rate_limited"
+    assert refused(alice.receive(many, 2.0)) == "rate_limited"
+    assert alice.receive(many, 3.0) == Work(many)
+
+
+def test_places_are_taken_by_what_is_asked_for_together() -> None:
+    """What is followed already takes none."""
+    alice = session("room:a", limits=Limits(channels=3))
+    alice.require_places("room:b", 1)
+    alice.require_places("room:a", 2)
+    with pytest.raises(Refusal, match="At most 3"):
+        alice.require_places("room:c", 2)
 
 
 def test_strikes_are_forgiven_after_a_pause() -> None:

@@ -18,6 +18,8 @@ from proto.orders import OrderStatus
 from proto.websocket import (
     Ack,
     Authenticate,
+    ChannelRequest,
+    ChannelResult,
     ChatMessageFrame,
     ClientFrame,
     CompleteFrame,
@@ -58,6 +60,14 @@ SERVER_FRAMES: list[ServerFrame] = [
     Ack(
         id="q",
         success=True,
+        channels=(
+            ChannelResult(channel="room:r", success=True, position="e-1", online_count=2),
+            ChannelResult(channel="order:o", success=False, code="not_found", message="Order not found."),
+        ),
+    ),
+    Ack(
+        id="q",
+        success=True,
         channel="room:r",
         recovered=False,
         reason=ResetReason.EPOCH,
@@ -76,6 +86,7 @@ SERVER_FRAMES: list[ServerFrame] = [
 CLIENT_FRAMES: list[ClientFrame] = [
     Authenticate(token="t", id="a"),
     Subscribe(channel="room:r", since="e-1"),
+    Subscribe(channels=(ChannelRequest(channel="room:r"), ChannelRequest(channel="order:o", since="e-1"))),
     Unsubscribe(channel="room:r"),
     JoinRoom(room_id="r"),
     LeaveRoom(room_id="r", id="l"),
