@@ -450,6 +450,29 @@ SERVICES: Final = Board(
                     ),
                 ),
                 Panel(
+                    "Requests that travel together",
+                    "Those of one turn of a gateway's loop are one message; `alone`: sent again one by one.",
+                    "ops",
+                    (
+                        Query(
+                            _rate("carillon_rpc_batched_calls_total", "component"), "{{component}} requests"
+                        ),
+                        Query(_rate("carillon_rpc_batches_total", "component"), "{{component}} messages"),
+                        Query(
+                            _rate("carillon_rpc_calls_sent_alone_total", "component"), "{{component}} alone"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Rooms whose policy changed",
+                    "Notices that gateways heard or found themselves, and clients that were sent away.",
+                    "ops",
+                    (
+                        Query(_rate("carillon_gateway_policy_notices_total", "how"), "notices {{how}}"),
+                        Query(_rate("carillon_gateway_expelled_total", "pod"), "{{pod}} sent away"),
+                    ),
+                ),
+                Panel(
                     "Orders by new status",
                     "Changes stored.",
                     "ops",
@@ -592,6 +615,17 @@ SERVICES: Final = Board(
                         Query(_rate("carillon_presence_writes_total", "outcome"), "folded {{outcome}}"),
                         Query(_rate("carillon_presence_catch_ups_total", "pod"), "{{pod}} catching up"),
                         Query(_rate("carillon_presence_unreadable_total", "stream"), "{{stream}} unreadable"),
+                    ),
+                ),
+                Panel(
+                    "Rosters compared",
+                    "Pages that gateways compared with who is there. `mended` is never expected.",
+                    "ops",
+                    (
+                        Query(
+                            _rate("carillon_gateway_roster_pages_audited_total", "pod"), "{{pod}} compared"
+                        ),
+                        Query(_rate("carillon_gateway_roster_pages_mended_total", "pod"), "{{pod}} mended"),
                     ),
                 ),
                 Panel(

@@ -22,7 +22,7 @@ from tests.support.until import until
 from tests.support.ws import WsClient, chatter, leave_all
 
 MOST: Final = 600
-OTHERS: Final = ("carillon_orders_", "carillon_chat_", "carillon_register_")
+OTHERS: Final = ("carillon_orders_", "carillon_chat_", "carillon_presence_", "carillon_register_")
 """Metrics of services that run in other processes."""
 PYTHON: Final = 25
 """What prometheus_client tells of the process and of Python: about 20."""
@@ -35,6 +35,7 @@ def _set(words: str) -> frozenset[str]:
 CODES: Final = frozenset({*CATALOGUE, "ok"})
 VALUES: Final[dict[str, frozenset[str]]] = {
     "code": CODES,
+    "how": _set("told all found"),
     "kind": _set("order room"),
     "limit": _set("connections per_address handshake_rate file_descriptors"),
     "method": _set("state drain rebalance connections kick"),
@@ -96,6 +97,10 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_log_appends", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
     ("carillon_log_append_retries", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
     ("carillon_log_nudges", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
+    # Its calls of these two travel together.
+    ("carillon_rpc_batches", "component"): _set("orders chat"),
+    ("carillon_rpc_batched_calls", "component"): _set("orders chat"),
+    ("carillon_rpc_calls_sent_alone", "component"): _set("orders chat"),
     ("carillon_info", "component"): _set("gateway"),
     ("carillon_ready", "component"): _set("gateway"),
     # It serves its operators, and nobody else.
