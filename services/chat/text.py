@@ -71,7 +71,8 @@ def _cut(text: str, most: int, most_bytes: int) -> str:
     """The first `most` characters of `text`, fewer if they are more than `most_bytes` of JSON."""
     if len(text) <= most:
         return text  # a code point has at most four bytes, and so has its escape
-    found = _CLUSTERS[most].match(text)
+    # A code point is a byte at least: nothing behind these could fit, nor a character that goes on there.
+    found = _CLUSTERS[most].match(text[: most_bytes + 1])
     assert found is not None  # it matches nothing, too
     kept = found[0]
     if _json_bytes(kept) <= most_bytes:
