@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from proto import subjects
+from proto.chat import Access, RoomJoined
 from proto.errors import Refusal
-from proto.websocket import JoinRoom
+from proto.websocket import JoinRoom, Subscribe
 from services.gateway.auth import Identity
 from services.gateway.channels import Channels
 from services.gateway.hub import Channel
 from services.gateway.joining import Joining
 from services.gateway.kinds import ROOM
-from services.gateway.relay import Relay
+from services.gateway.relay import Relay, Start
 from services.gateway.room_access import RoomAccess
 from services.gateway.session import Limits, Session
 
@@ -77,3 +79,63 @@ def test_a_refusal_leaves_the_room_open_too(relay: Relay) -> None:
     with pytest.raises(Refusal, match="deep"):
         joining.at_once(cast("Client", Newcomer()), "room:a", JoinRoom(room_id="a", id="1", metadata=deep))
     assert relay.find(SUBJECT) is not None
+
+
+class Closing:
+    """A relay during whose read the room gets another policy."""
+
+    def __init__(self) -> None:
+        self.rooms: RoomAccess | None = None
+        self.channel = Channel(SUBJECT, "e", [], "room:a")
+
+    async def open(self, _subject: str) -> Channel:
+        """Open already."""
+        return self.channel
+
+    def pinned(self, _channel: Channel) -> contextlib.nullcontext[None]:
+        """Nobody takes it along."""
+        return contextlib.nullcontext()
+
+    async def start_for(self, channel: Channel, _position: object) -> Start:
+        """The policy changes meanwhile."""
+        assert self.rooms is not None
+        self.rooms.change("a")
+        return Start(channel.last, [])
+
+
+class Service:
+    """A chat service that lets everybody in, once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def call(self, *_: object, **__: object) -> RoomJoined:
+        """The room is open, and then it is not."""
+        self.asked += 1
+        if self.asked > 1:
+            raise Refusal("not_member")
+        return RoomJoined(room_id="a", position="", access=Access.OPEN, per_minute=60)
+
+
+@pytest.mark.parametrize("name", ["room:a", "presence:room:a"])
+async def test_a_join_that_was_judged_by_an_old_policy_is_judged_again(name: str) -> None:
+    """Whatever it waited for meanwhile: what let it in may be true no longer, and nothing is followed."""
+    relay, service, client = Closing(), Service(), Newcomer()
+    client.session.present = False
+    relay.rooms = rooms = RoomAccess(cast("Any", service), timeout=1)
+    if name.startswith("presence"):
+        asked, before = service.call, rooms
+
+        async def call(*arguments: object, **more: object) -> RoomJoined:
+            answer = await asked(*arguments, **more)
+            before.change("a")
+            return answer
+
+        service.call = call  # type: ignore[method-assign]
+    channels = Channels({"room": cast("Any", relay)}, cast("Any", None), cast("Any", None))
+    joining = Joining(channels, cast("Any", Unloaded()), rooms)
+
+    with pytest.raises(Refusal, match="not_member"):
+        await joining.join(cast("Client", client), name, Subscribe(channel=name))
+    assert service.asked == 2
+    assert not client.session.channels
