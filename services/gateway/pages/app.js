@@ -35,7 +35,8 @@ const BACKOFF_MAX_MS = 5_000;
 const PATIENCE_MS = 2_000; // for the browser's own reconnect; grows with each failure
 const PATIENCE_MAX_MS = 10_000; // a slow network must get through in the end
 const NATIVE_TRIES = 3; // a gateway that opens and ends at once is left after this many
-const STEADY_MS = 5_000; // heartbeats are invisible to EventSource: open this long counts as healthy
+const STEADY_MS = 5_000; // open this long counts as healthy
+const SILENCE_MS = 40_000; // two heartbeats and a half: the connection is dead, whatever its state says
 const FETCH_MS = 5_000;
 const PRESS_MS = 30_000; // a gateway may finish what it serves before it comes back
 
@@ -49,6 +50,12 @@ export function backoff(attempt, random) {
 export function parsePosition(id) {
   const match = /^([A-Za-z0-9._-]+)-(\d{1,15})(?:\.end)?$/.exec(id);
   return match && { epoch: match[1], seq: Number(match[2]) };
+}
+
+/** Which of two positions of one channel comes first: negative, 0 or positive; undefined of different epochs. */
+export function compare(one, other) {
+  const [here, there] = [parsePosition(one), parsePosition(other)];
+  return here && there && here.epoch === there.epoch ? here.seq - there.seq : undefined;
 }
 
 /** JSON of an event as {status, updatedAt, reason, message, retryMs}; null when it is not a JSON object. */
@@ -141,7 +148,7 @@ export class Tracker {
  * `heard` gets everything worth showing: connection(state, gateway), changed(), log(kind, text, id),
  * expired() when a new token is needed, refused(message) when there is no use in trying.
  */
-class Follower {
+export class Follower {
   #order;
   #token;
   #gateways;
@@ -150,6 +157,7 @@ class Follower {
   #heard;
   #source = null;
   #timer = 0;
+  #silence = 0;
   #losses = 0; // on this gateway since it last proved healthy
   #moves = 0; // since any gateway proved healthy: the back-off counts these, so the first move is quick
   #openedAt = 0;
@@ -174,13 +182,27 @@ class Follower {
     this.#source = source;
     source.onopen = () => this.#opened();
     source.onerror = () => this.#lost();
-    source.onmessage = (event) => this.#stateCame("snapshot", event);
-    source.addEventListener("status_update", (event) => this.#stateCame("status_update", event));
-    source.addEventListener("complete", (event) => this.#completed(event));
-    source.addEventListener("reset", (event) => this.#resetCame(event));
-    source.addEventListener("reconnect", (event) => this.#sentAway(event));
-    source.addEventListener("token_expired", (event) => this.#tokenExpired(event));
+    this.#on("message", (event) => this.#stateCame("snapshot", event));
+    this.#on("status_update", (event) => this.#stateCame("status_update", event));
+    this.#on("complete", (event) => this.#completed(event));
+    this.#on("reset", (event) => this.#resetCame(event));
+    this.#on("reconnect", (event) => this.#sentAway(event));
+    this.#on("token_expired", (event) => this.#tokenExpired(event));
+    this.#on("heartbeat", () => {});
     this.#losePatience();
+  }
+
+  #on(name, act) {
+    this.#source.addEventListener(name, (event) => {
+      this.#listen();
+      act(event);
+    });
+  }
+
+  /** A connection may die without a word; EventSource does not notice. */
+  #listen() {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#move("Silence."), SILENCE_MS);
   }
 
   /** Close for good; nothing is heard afterwards. */
@@ -198,7 +220,7 @@ class Follower {
   }
 
   #url() {
-    const query = new URLSearchParams({ token: this.#token });
+    const query = new URLSearchParams({ token: this.#token, heartbeat: "event" });
     if (this.#tracker.position) query.set("lastEventId", this.#tracker.position);
     return `${this.#gateway().url}/api/orders/${encodeURIComponent(this.#order)}/stream?${query}`;
   }
@@ -213,6 +235,7 @@ class Follower {
 
   #close() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
     this.#timer = 0;
     this.#openedAt = 0;
     this.#source?.close();
@@ -228,6 +251,7 @@ class Follower {
     clearTimeout(this.#timer);
     this.#timer = 0;
     this.#openedAt = performance.now();
+    this.#listen();
     if (this.#opens++) this.#tracker.counts.reconnects += 1;
     this.#heard.log(this.#opens > 1 ? "reconnected" : "connected", this.#gateway().id, "");
     this.#show("live");
@@ -237,6 +261,7 @@ class Follower {
   #lost() {
     if (this.#openedAt && performance.now() - this.#openedAt > STEADY_MS) this.#healthy();
     if (this.#openedAt) this.#heard.log("lost", this.#gateway().id, "");
+    clearTimeout(this.#silence); // until it is open again patience counts
     this.#openedAt = 0;
     this.#losses += 1;
     this.#show(this.#opens ? "reconnecting" : "connecting");

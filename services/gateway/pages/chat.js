@@ -1,7 +1,7 @@
 // Follows one chat room live: the conversation judges, the chat keeps a connection, the view shows.
 // What a server sends becomes text or the key of a Map or Set: never markup, never a property name.
 
-import { at, backoff, clip, clock, element, parseData, parsePosition, write } from "./app.js";
+import { at, backoff, clip, clock, compare, element, parseData, parsePosition, write } from "./app.js";
 import { People, PeopleView } from "./people.js";
 
 const ROOM_LIMIT = 100; // messages kept and shown
@@ -16,8 +16,10 @@ const CONNECT_MS = 5_000;
 const TICK_MS = 5_000;
 const AUDIT_TICKS = 3;
 const SILENCE_MS = 10_000; // after a ping
+const GIVEN_UP = 4900; // a close code of our own: without one the gateway would say that the user left
 const RESEND_MS = 8_000;
 const STEADY_MS = 5_000;
+const NOTHING = { key: "", at: 0 };
 const TYPING_MS = 1_000; // between two keys that are told
 const PASSING = new Set(["rate_limited", "overloaded", "unavailable", "timeout", "internal", "conflict", "storage_full"]);
 
@@ -59,6 +61,7 @@ export class Conversation {
   #streamed = new Set();
   #acked = new Map();
   #missed = new Set();
+  #epochs = new Set(); // in the order in which they began
   #pending = new Map();
 
   /** From now on `user` speaks here; messages of an earlier one that are not acknowledged cannot be repeated. */
@@ -169,6 +172,7 @@ export class Conversation {
   #begin(position) {
     this.position = typeof position === "string" ? position : "";
     this.#base = parsePosition(this.position) ?? { epoch: "", seq: 0 };
+    remember(this.#epochs, this.#base.epoch);
     this.#owed = null;
     this.#acked.clear();
   }
@@ -188,12 +192,17 @@ export class Conversation {
   #keep(message) {
     if (this.#messages.has(message.id)) return;
     this.#messages.set(message.id, { key: message.id, ...message });
-    const behind = [...this.#messages.values()].findLast((other) => before(message, other) && other !== message);
-    if (behind || this.#messages.size > ROOM_LIMIT) this.#arrange();
+    remember(this.#epochs, message.epoch);
+    this.#arrange();
   }
 
+  /** By position; what is known of an older epoch stands before everything of a newer one. */
   #arrange() {
-    const order = [...this.#messages.values()].sort((one, other) => Number(before(other, one)) - Number(before(one, other)));
+    const epochs = [...this.#epochs];
+    const apart = (one, other) => epochs.indexOf(one.epoch) - epochs.indexOf(other.epoch);
+    const order = [...this.#messages.values()].sort(
+      (one, other) => compare(one.position, other.position) ?? apart(one, other),
+    );
     this.#messages = new Map(order.slice(-ROOM_LIMIT).map((message) => [message.id, message]));
   }
 }
@@ -236,7 +245,7 @@ export class Chat {
   #hint = null;
   #ticks = 0;
   #typedAt = 0;
-  #sentAt = new Map();
+  #asked = NOTHING; // the message that was sent last, and when
 
   constructor(session, gateways, first, heard) {
     this.#session = session;
@@ -251,9 +260,10 @@ export class Chat {
     this.#session = session;
     this.#show(this.#joins ? "reconnecting" : "connecting");
     const { url } = this.#gateways[this.#at];
-    const query = new URLSearchParams({ token: session.token });
-    const socket = new WebSocket(`${url.replace(/^http/, "ws")}/ws?${query}`);
+    const socket = new WebSocket(`${url.replace(/^http/, "ws")}/ws`);
     this.#socket = socket;
+    // In a frame, not in the address: browsers print addresses in their console.
+    socket.onopen = () => this.#send({ type: "authenticate", token: session.token });
     socket.onmessage = ({ data }) => this.#came(parseData(data));
     socket.onclose = ({ code }) => this.#closed(code);
     this.#wait(CONNECT_MS, () => this.#dead("No answer."));
@@ -264,7 +274,7 @@ export class Chat {
     const clientId = crypto.randomUUID();
     if (!this.conversation.say(clientId, text)) return false;
     this.#heard.changed();
-    if (this.#live) this.#sendMessage({ key: clientId, text });
+    this.#sayNext();
     return true;
   }
 
@@ -289,9 +299,19 @@ export class Chat {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame));
   }
 
-  #sendMessage({ key, text }) {
-    this.#sentAt.set(key, performance.now());
+  /** One after the other: one that is refused for now and said again would come behind those said later. */
+  #sayNext() {
+    const [next] = this.conversation.unsent;
+    if (!this.#live || !next || this.#asked.key === next.key) return;
+    const { key, text } = next;
+    this.#asked = { key, at: performance.now() };
     this.#send({ type: "chat_message", id: `say:${key}`, clientId: key, roomId: this.#session.room, text });
+  }
+
+  /** The one that was sent last is sent again, if it is not settled; it is stored once. */
+  #sayAgain() {
+    this.#asked = NOTHING;
+    this.#sayNext();
   }
 
   #ask(purpose, limit) {
@@ -344,13 +364,13 @@ export class Chat {
     const kind = outcome === "gap" ? "gap" : this.#joins > 1 ? "reconnected" : "connected";
     this.#heard.log(kind, `Chat: ${this.#gateways[this.#at].id}`, String(frame.reason ?? ""));
     this.#show("live");
-    for (const entry of this.conversation.unsent) this.#sendMessage(entry);
+    this.#sayAgain();
     this.#ask(outcome === "resumed" ? "audit" : "history", outcome === "resumed" ? AUDIT_LIMIT : HISTORY_LIMIT);
   }
 
   #confirmed(clientId, frame) {
-    this.#sentAt.delete(clientId);
     this.conversation.confirm(clientId, frame, this.#user, this.#session.name);
+    this.#sayNext();
   }
 
   #recall(frame) {
@@ -381,8 +401,8 @@ export class Chat {
     const [id, code] = [String(frame.id ?? ""), String(frame.code ?? "")];
     if (id === "join") return PASSING.has(code) ? this.#dead(code) : this.#stop(String(frame.message ?? code));
     if (!id.startsWith("say:") || PASSING.has(code)) return; // the next tick asks again
-    this.#sentAt.delete(id.slice(4));
     this.conversation.fail(id.slice(4), String(frame.message ?? code));
+    this.#sayNext();
     this.#heard.changed();
   }
 
@@ -393,8 +413,8 @@ export class Chat {
 
   /** The connection is given up without waiting for its end. */
   #dead(why) {
-    if (this.#socket) this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket?.close();
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket?.close(GIVEN_UP);
     this.#closed(1006, why);
   }
 
@@ -430,7 +450,7 @@ export class Chat {
   #stop(why) {
     clearTimeout(this.#timer);
     this.#live = false;
-    if (this.#socket) this.#socket.onmessage = this.#socket.onclose = null;
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket?.close();
     this.#socket = null;
     this.#heard.log("refused", `Chat: ${why}`, "");
@@ -443,8 +463,7 @@ export class Chat {
     const answered = this.#lastHeard >= this.#pingedAt;
     if (!answered && now - this.#pingedAt > SILENCE_MS) return this.#dead("Silence.");
     if (answered) this.#ping(now);
-    const overdue = ({ key }) => now - (this.#sentAt.get(key) ?? 0) > RESEND_MS;
-    for (const entry of this.conversation.unsent.filter(overdue)) this.#sendMessage(entry);
+    if (now - this.#asked.at > RESEND_MS) this.#sayAgain();
     this.#ticks += 1;
     if (this.#ticks % AUDIT_TICKS === 0) this.#ask("audit", AUDIT_LIMIT);
   }
