@@ -1,83 +1,16 @@
 // The page's chat and order against a scripted WebSocket and EventSource, with a clock that the test moves.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
+import { begin, pass, Source, sockets, sources } from "../../../support/scripted_page.mjs";
 
 const pages = new URL("../../../../services/gateway/pages/", import.meta.url);
 const { Follower, Tracker, compare } = await import(new URL("app.js", pages));
 const { Chat, Conversation } = await import(new URL("chat.js", pages));
 
-let now, timers, sockets, sources;
-
-function later(act, ms, again) {
-  timers.push({ act, at: now + ms, again });
-  return timers.at(-1);
-}
-
-/** Let time pass, timer after timer. */
-function pass(ms) {
-  const end = now + ms;
-  for (;;) {
-    const next = timers.filter(({ at }) => at <= end).sort((one, other) => one.at - other.at)[0];
-    if (!next) break;
-    now = next.at;
-    if (next.again) next.at += next.again;
-    else timers.splice(timers.indexOf(next), 1);
-    next.act();
-  }
-  now = end;
-}
-
-class Socket {
-  static OPEN = 1;
-  readyState = 1;
-  sent = [];
-  closed = null;
-  constructor(url) {
-    this.url = url;
-    sockets.push(this);
-  }
-  send(text) {
-    this.sent.push(JSON.parse(text));
-  }
-  close(code) {
-    this.closed = code ?? "no code";
-  }
-  says(frame) {
-    this.onmessage({ data: JSON.stringify(frame) });
-  }
-  of(type) {
-    return this.sent.filter((frame) => frame.type === type);
-  }
-}
-
-class Source extends EventTarget {
-  static CLOSED = 2;
-  readyState = 1;
-  constructor(url) {
-    super();
-    this.url = new URL(url);
-    sources.push(this);
-  }
-  close() {
-    this.readyState = 2;
-  }
-  says(name, data, lastEventId = "") {
-    this.dispatchEvent(Object.assign(new Event(name), { data: JSON.stringify(data), lastEventId }));
-  }
-}
-
 const gateways = [{ id: "one", url: "http://one.example" }, { id: "two", url: "http://two.example" }];
 const deaf = { connection() {}, changed() {}, log() {}, interrupted() {}, expired() {}, refused() {} };
 
-beforeEach(() => {
-  [now, timers, sockets, sources] = [1_000_000, [], [], []];
-  globalThis.WebSocket = Socket;
-  globalThis.EventSource = Source;
-  globalThis.setTimeout = (act, ms) => later(act, ms);
-  globalThis.setInterval = (act, ms) => later(act, ms, ms);
-  globalThis.clearTimeout = (timer) => timers.includes(timer) && timers.splice(timers.indexOf(timer), 1);
-  performance.now = () => now;
-});
+beforeEach(begin);
 
 function joinedChat() {
   const chat = new Chat({ token: "secret", room: "lobby", name: "Ann" }, gateways, 0, deaf);
