@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -14,9 +15,16 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rich.console import JustifyMethod
+
     from carillon.exits import Failed
 
     Draw = Callable[[Any, Sequence[str], Iterable[Sequence[object]]], None]
+
+
+GAP: Final = 2
+LAST_WIDTH: Final = 20
+"""Characters that a last column has at least."""
 
 
 class Output:
@@ -39,7 +47,7 @@ class Output:
         if self.json:
             self._line(value)
         else:
-            self.console.print(table(columns, rows))
+            self.console.print(table(columns, rows, self.console.width))
 
     @contextlib.contextmanager
     def live(self, *, lasting: bool) -> Iterator[Draw]:
@@ -50,7 +58,7 @@ class Output:
         with Live(console=self.console, auto_refresh=False, screen=True) as screen:
 
             def show(_value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-                screen.update(table(columns, rows), refresh=True)
+                screen.update(table(columns, rows, self.console.width), refresh=True)
 
             yield show
 
@@ -66,11 +74,21 @@ class Output:
         sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table for people."""
-    made = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right" if column.islower() else "left")
-    for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], available: int) -> Table:
+    """A table for people, where there are `available` characters in a line.
+
+    Nothing in it is cut: a name or an id is what another command needs. The last column, which may hold a
+    sentence, is folded where it does not fit; a table that cannot be narrow enough is wider.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    widths[-1] = min(widths[-1], LAST_WIDTH)
+    narrowest = sum(widths) + GAP * len(widths)
+    made = Table(box=None, pad_edge=False, width=narrowest if narrowest > available else None)
+    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        justify: JustifyMethod = "right" if index and column.islower() else "left"
+        last = index == len(columns) - 1
+        made.add_column(column, justify=justify, no_wrap=not last, overflow="fold", min_width=width)
+    for row in cells:
+        made.add_row(*row)
     return made
