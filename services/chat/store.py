@@ -64,7 +64,8 @@ class RoomStore:
         self._incarnation = Incarnation(log, clock)
         self._policies = Policies(MAX_POLICY_WEIGHT)
         self._reading: dict[str, asyncio.Task[RoomPolicy]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        """Reads of policies, shared by all who ask for one meanwhile."""
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._messages = msgspec.json.Decoder(ChatMessage)
         self._policy = msgspec.json.Decoder(RoomPolicy)
 
@@ -74,7 +75,7 @@ class RoomStore:
 
     async def close(self) -> None:
         """End the reads under way."""
-        reads: list[asyncio.Task[Any]] = [*self._reading.values(), *self._tasks]
+        reads = list(self._tasks)
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
@@ -225,10 +226,13 @@ class RoomStore:
                 return await asyncio.shield(self._reading.get(room_id) or self._read(room_id))
         except NotVouched:
             raise
-        except (TimeoutError, Refusal):
-            if stale is None:
+        except (TimeoutError, Refusal) as error:
+            stale = self._policies.get(room_id, now - STALE_SECONDS)  # it may have been replaced meanwhile
+            if stale is not None:
+                return stale
+            if isinstance(error, Refusal):
                 raise
-            return stale
+            raise Unavailable from None
 
     def policy_now(self, room_id: str) -> RoomPolicy | None:
         """The same, if it was read lately."""
@@ -241,21 +245,27 @@ class RoomStore:
     def forget_policy(self, room_id: str) -> None:
         """It was replaced: what was read before, or is being read, is not gone by any more."""
         self._policies.forget(room_id, self._clock())
+        self._reading.pop(room_id, None)  # whoever asks from now on gets a read of their own
 
     async def set_policy(self, room_id: str, policy: RoomPolicy) -> None:
         """Store `policy` unless it is the room's already. Raises WrongSequence if somebody else set another
         one meanwhile.
         """
+        began = self._clock()
         await self._register.write(subjects.room_policy(room_id), msgspec.json.encode(policy))
-        self._policies.put(room_id, policy, self._clock())
+        # Before we are told that it is stored, somebody else may have replaced it, and told so.
+        self._policies.put(room_id, policy, self._clock(), began=began)
 
     def _read(self, room_id: str) -> asyncio.Task[RoomPolicy]:
         """One read for all who ask meanwhile."""
         reading = asyncio.create_task(self._read_policy(room_id), name="chat-policy")
         self._reading[room_id] = reading
+        self._tasks.add(reading)
 
         def read(done: asyncio.Task[RoomPolicy]) -> None:
-            del self._reading[room_id]
+            self._tasks.discard(done)
+            if self._reading.get(room_id) is done:
+                del self._reading[room_id]
             if not done.cancelled():
                 done.exception()  # whoever still waits has it; nobody may
 
@@ -326,7 +336,7 @@ class Incarnation:
             state = await self._read()
             if position.epoch != state.epoch or position.seq > state.last_seq:
                 raise Refusal("position_unknown")
-        return self._epoch
+        return position.epoch
 
     async def _refresh(self) -> None:
         try:
@@ -368,12 +378,12 @@ class Policies:
         self._known.move_to_end(room_id)
         return found[0]
 
-    def put(self, room_id: str, policy: RoomPolicy, at: float) -> None:
-        """Remember what was read at `at`, unless something later is known, or something was forgotten since.
-        What was asked for least recently is forgotten.
+    def put(self, room_id: str, policy: RoomPolicy, at: float, *, began: float | None = None) -> None:
+        """Remember what was read at `at`, unless something later is known, or something was forgotten since
+        then, or since `began`. What was asked for least recently is forgotten.
         """
         found = self._known.get(room_id)
-        if at <= self._forgot or (found is not None and found[1] > at):
+        if (at if began is None else began) <= self._forgot or (found is not None and found[1] > at):
             return
         self._forget(room_id)
         self._known[room_id] = (policy, at)

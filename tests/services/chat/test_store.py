@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from runtime.bus import Bus
+    from runtime.register import Register
     from tests.support.nats_server import NatsServer
 
 MEMBERS = RoomPolicy(access=Access.MEMBERS, members=("alice",))
@@ -552,6 +553,90 @@ def test_policies_are_remembered_within_a_bound(puts: list[tuple[str, int]]) -> 
         assert policies.get(room_id, float(at)) is policy
         assert policies.get(room_id, at + 0.5) is None
         assert policies._weight == sum(10 + len(p.members) for p, _ in policies._known.values()) <= 60
+
+
+class SlowRegister:
+    """A register whose answers come when they are let go, each as it was when it was asked for."""
+
+    def __init__(self, policy: RoomPolicy) -> None:
+        self.policy = policy
+        self.asked: list[asyncio.Future[None]] = []
+
+    async def read(self, _subject: str) -> bytes:
+        """Raises what the answer was made to be."""
+        value = msgspec.json.encode(self.policy)
+        await self._answer()
+        return value
+
+    async def write(self, _subject: str, value: bytes) -> None:
+        """It is stored at once, and told late."""
+        self.policy = msgspec.json.decode(value, type=RoomPolicy)
+        await self._answer()
+
+    async def _answer(self) -> None:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked.append(answer)
+        await answer
+
+
+def slow_store(log: Log, clock: Clock, policy: RoomPolicy) -> tuple[RoomStore, SlowRegister]:
+    """A store whose register is slow."""
+    slow = SlowRegister(policy)
+    return RoomStore(log, cast("Register", slow), clock), slow
+
+
+async def test_who_asks_behind_a_change_is_not_given_a_read_of_before_it(log: Log, clock: Clock) -> None:
+    """Reads are shared by those who ask meanwhile, but not across a policy that was replaced."""
+    store, slow = slow_store(log, clock, OPEN)
+    early = asyncio.create_task(store.policy("r"))
+    await until(lambda: len(slow.asked) == 1, what="the first read")
+    slow.policy = MEMBERS
+    clock.now += 1
+    store.forget_policy("r")
+    late = asyncio.create_task(store.policy("r"))
+    await until(lambda: len(slow.asked) == 2, what="a read of its own")
+    for answer in slow.asked:
+        answer.set_result(None)
+
+    assert await early == OPEN
+    assert await late == MEMBERS
+    await store.close()
+
+
+async def test_a_policy_that_was_replaced_while_news_were_waited_for_is_not_gone_by(
+    log: Log, clock: Clock
+) -> None:
+    """Although nobody answers: it is known to be true no longer."""
+    store, slow = slow_store(log, clock, OPEN)
+    first = asyncio.create_task(store.policy("r"))
+    await until(lambda: len(slow.asked) == 1, what="the first read")
+    slow.asked[0].set_result(None)
+    assert await first == OPEN
+    clock.now += store_module.POLICY_SECONDS + 1
+    second = asyncio.create_task(store.policy("r"))
+    await until(lambda: len(slow.asked) == 2, what="the second read")
+    store.forget_policy("r")
+    slow.asked[1].set_exception(Unavailable())
+
+    with pytest.raises(Unavailable):
+        await second
+    await store.close()
+
+
+async def test_a_policy_that_was_replaced_before_its_setter_was_told_is_not_gone_by(
+    log: Log, clock: Clock
+) -> None:
+    """Its acknowledgement comes behind the news of the next one."""
+    store, slow = slow_store(log, clock, OPEN)
+    setting = asyncio.create_task(store.set_policy("r", OPEN))
+    await until(lambda: len(slow.asked) == 1, what="the write")
+    clock.now += 1
+    store.forget_policy("r")
+    clock.now += 1
+    slow.asked[0].set_result(None)
+    await setting
+
+    assert store.policy_now("r") is None
 
 
 def test_a_late_answer_does_not_replace_a_newer_policy() -> None:
