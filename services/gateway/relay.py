@@ -110,6 +110,8 @@ class Relay:
         """Openings of several channels at once."""
         self._epoch = ""
         self._epoch_checked = False
+        self._doubts = 0
+        """Times that the epoch was doubted: one that was asked for before is not known for sure."""
         self._epoch_due = 0.0
         self._reading: dict[Channel, asyncio.Future[None]] = {}
         """Channels of which somebody reads what was missed: done when that is at hand."""
@@ -261,25 +263,27 @@ class Relay:
 
     async def _join(self, subject: str) -> Channel | None:
         await self._know_epoch()
-        channel = self._made(subject, await self._log.last(subject))
+        epoch = self._epoch  # of before the read: what is out of date can only be an older one
+        channel = self._made(subject, epoch, await self._log.last(subject))
         if channel is None:
             return None
         subscription = self._hear_of(channel)
         try:
             await patiently(self._live.flush)
-            channel.fill(self._events(await self._log.from_seq(subject, channel.tail), channel))
+            self._fill_new(channel, epoch, await self._log.from_seq(subject, channel.tail))
         except BaseException:
             self._live.unsubscribe(subscription)
             raise
         self._keep(channel, subscription)
         return channel
 
-    def _made(self, subject: str, last: Stored | None) -> Channel | None:
+    def _made(self, subject: str, epoch: str, last: Stored | None) -> Channel | None:
         """The channel, of which `last` is the last message; None if there is none. Raises Refusal."""
         if last is None and not self._kind.may_be_empty:
             return None
         name = self._kind.channel(subject)
-        channel = Channel(subject, self._epoch, [self._event(last, name)] if last is not None else [], name)
+        events = [self._event(last, epoch, name)] if last is not None else []
+        channel = Channel(subject, epoch, events, name)
         channel.author = self._author
         if channel.last is None and not self._kind.may_be_empty:
             raise Refusal("internal")  # its state could not be read
@@ -301,6 +305,13 @@ class Relay:
         self._subscriptions[channel] = subscription
         self._young[channel] = time.monotonic() + SETTLE
         CHANNELS.set(len(self._channels))
+        if channel.epoch != self._epoch:  # noticed meanwhile, when it was not among the channels yet
+            self._repair(channel)
+
+    def _fill_new(self, channel: Channel, epoch: str, read: Iterable[Stored]) -> None:
+        """With what was `read` since it was made in `epoch`, unless what came live began it anew."""
+        if channel.epoch == epoch:
+            channel.fill(self._events(read, channel))
 
     # -- opening several together -----------------------------------------------------
 
@@ -338,11 +349,12 @@ class Relay:
     async def _join_together(self, subjects: list[str]) -> dict[str, Channel | Exception | None]:
         """As `_join`, with one read for all where one would do."""
         await self._know_epoch()
+        epoch = self._epoch
         last = await self._last_of(subjects)
         outcomes: dict[str, Channel | Exception | None] = {}
         for subject in subjects:
             try:
-                outcomes[subject] = self._made(subject, last.get(subject))
+                outcomes[subject] = self._made(subject, epoch, last.get(subject))
             except Refusal as refusal:
                 outcomes[subject] = refusal
         made = [channel for channel in outcomes.values() if isinstance(channel, Channel)]
@@ -351,7 +363,7 @@ class Relay:
         subscriptions = [self._hear_of(channel) for channel in made]
         try:
             await patiently(self._live.flush)
-            await self._fill_all(made)
+            await self._fill_all(made, epoch)
         except BaseException:
             for subscription in subscriptions:
                 self._live.unsubscribe(subscription)
@@ -371,24 +383,25 @@ class Relay:
                     found[stored.subject] = stored
         return found
 
-    async def _fill_all(self, channels: list[Channel]) -> None:
+    async def _fill_all(self, channels: list[Channel], epoch: str) -> None:
         """What was stored since they were made; only those are read of which there is something."""
         subjects = [channel.subject for channel in channels]
         last = {stored.subject: stored.seq for stored in await self._log.last_of_each(subjects) or ()}
         for channel in channels:
             moved = last.get(channel.subject, 0) > channel.tail
             read = await self._log.from_seq(channel.subject, channel.tail) if moved else ()
-            channel.fill(self._events(read, channel))
+            self._fill_new(channel, epoch, read)
 
     async def _know_epoch(self) -> None:
         if not self._epoch_checked:
             await self._check_epoch()
 
     async def _check_epoch(self) -> StreamState:
+        doubts = self._doubts
         state = await self._log.state()
         changed = self._epoch not in ("", state.epoch)
         self._epoch = state.epoch
-        self._epoch_checked = True
+        self._epoch_checked = doubts == self._doubts
         self._epoch_due = time.monotonic() + EPOCH_SECONDS
         if changed:
             log.warning("epoch_changed", stream=self._kind.spec.name, channels=len(self._channels))
@@ -396,11 +409,11 @@ class Relay:
             self._wake.set()
         return state
 
-    def _event(self, stored: Stored, name: str) -> Event:
-        return self._decode(self._epoch, name, stored.seq, stored.previous, stored.payload, stored.origin)
+    def _event(self, stored: Stored, epoch: str, name: str) -> Event:
+        return self._decode(epoch, name, stored.seq, stored.previous, stored.payload, stored.origin)
 
     def _events(self, read: Iterable[Stored], channel: Channel) -> list[Event]:
-        return [self._event(stored, channel.name) for stored in read]
+        return [self._event(stored, channel.epoch, channel.name) for stored in read]
 
     def _decode(
         self, epoch: str, name: str, seq: int, previous: int, payload: bytes, origin: str = ""
@@ -530,7 +543,7 @@ class Relay:
         elif not channel.remembers(event):
             # A number that was passed, with other content: most likely the stream was created anew, and what
             # follows might fit by chance.
-            self._epoch_checked = False
+            self._doubt_epoch()
             channel.doubt()
             self._repair(channel)
 
@@ -592,7 +605,11 @@ class Relay:
         if channel.epoch != self._epoch:
             await self._restart(channel, ResetReason.EPOCH)
             return
+        epoch = channel.epoch
         read = await self._log.from_seq(channel.subject, channel.tail)
+        if channel.epoch != epoch:  # begun anew meanwhile: what was read is of another stream
+            self._repair(channel)
+            return
         if channel.tail and (not read or read[0].seq > channel.tail):
             reason = await self._why_unknown(channel, channel.tail)
             if reason is not None:
@@ -607,10 +624,11 @@ class Relay:
             raise Unavailable("Still a hole.")
 
     async def _restart(self, channel: Channel, reason: ResetReason) -> None:
+        epoch = self._epoch
         last = await self._log.last(channel.subject)
-        event = self._event(last, channel.name) if last is not None else None
+        event = self._event(last, epoch, channel.name) if last is not None else None
         if self._kind.may_be_empty or (event is not None and event.body is not None):
-            channel.restart(reason, self._epoch, event)
+            channel.restart(reason, epoch, event)
             # What was held back is forgotten, and some of it may have come after `last` was read.
             self._young[channel] = time.monotonic() + SETTLE
             return
@@ -619,8 +637,12 @@ class Relay:
             listener.finish()
 
     def _suspect_everything(self) -> None:
-        self._epoch_checked = False
+        self._doubt_epoch()
         self._audit_all.set()
+
+    def _doubt_epoch(self) -> None:
+        self._epoch_checked = False
+        self._doubts += 1
 
     def _is_open(self, channel: Channel) -> bool:
         return self._channels.get(channel.subject) is channel

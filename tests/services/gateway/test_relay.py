@@ -28,10 +28,10 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 from tests.support.until import until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from runtime.bus import Bus
-    from runtime.log import Stored
+    from runtime.log import Stored, StreamState
     from services.gateway.hub import Event
     from services.gateway.relay import Start
     from tests.support.nats_server import NatsServer
@@ -499,6 +499,78 @@ async def test_a_stream_created_anew_restarts_its_channels(own_nats: NatsServer,
         assert {reason for reason, _ in listener.restarts} == {ResetReason.EPOCH}
         assert channel.epoch != old
         await until(lambda: last in (listener.seqs[-1], listener.restarts[-1][1]), what="the last change")
+
+
+class Interrupted(Log):
+    """A log behind whose next answer something happens before anybody has it."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    states = 0
+
+    async def state(self) -> StreamState:
+        self.states += 1
+        found = await super().state()
+        await self._happen()
+        return found
+
+    async def from_seq(self, subject: str, seq: int, limit: int = BATCH) -> list[Stored]:
+        found = await super().from_seq(subject, seq, limit)
+        await self._happen()
+        return found
+
+    async def _happen(self) -> None:
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            await happens()
+
+
+@pytest.mark.parametrize("stored_anew", [0, 1])
+async def test_a_channel_that_opens_while_the_stream_becomes_another_is_begun_anew(
+    own_nats: NatsServer, stored_anew: int
+) -> None:
+    """It is not among the channels yet when that is noticed, and nothing follows that would show it."""
+    async with gateway_on(own_nats) as gateway:
+        order, other = an_order(), an_order()
+        await gateway.store(order, count=5)
+        await gateway.store(other)
+        log = gateway.relay._log = Interrupted(gateway.writer, ORDERS)
+        await gateway.join(other)
+        old = gateway.relay._epoch
+
+        async def becomes_another() -> None:
+            await delete(gateway.writer, "ORDERS")
+            await provisioned(gateway.writer, ORDERS)
+            await gateway.store(order, count=stored_anew)
+            await until(lambda: gateway.relay._epoch not in ("", old), what="the new epoch")
+
+        log.meanwhile = becomes_another
+        channel, listener, _ = await gateway.join(order)
+
+        if stored_anew:
+            await until(lambda: channel.epoch != old, what="the new epoch on the channel")
+            assert channel.tail == stored_anew
+        else:
+            await until(lambda: listener.finished, what="the end of what is not there any more")
+
+
+async def test_an_epoch_that_was_doubted_while_it_was_read_is_read_again(
+    gateway: Gateway, no_audit: None
+) -> None:
+    """What was asked for before may be what was."""
+    one, two, three = an_order(), an_order(), an_order()
+    for order in (one, two, three):
+        await gateway.store(order)
+    log = gateway.relay._log = Interrupted(gateway.writer, ORDERS)
+    gateway.relay._epoch_checked = False
+
+    async def doubt() -> None:
+        gateway.relay._suspect_everything()
+
+    log.meanwhile = doubt
+    for order in (one, two, three):
+        await gateway.relay.open(order)
+
+    assert log.states == 2  # once in vain, once for all
 
 
 # -- poison ----------------------------------------------------------------------------
