@@ -186,8 +186,9 @@ class Follower:
 
     async def _audit(self) -> None:
         """Whether something is stored that did not come, or the stream is another one."""
+        before = self._line.folded
         state = await self._store.state()
-        if self._another(state):
+        if self._another(state, before):
             self._rebuild(state.epoch)
         elif state.last_seq > self._line.folded:
             try:
@@ -197,8 +198,9 @@ class Follower:
             except TimeoutError:
                 self._line.doubt()
 
-    def _another(self, state: StreamState) -> bool:
-        self._shorter = self._shorter + 1 if state.last_seq < self._line.folded else 0
+    def _another(self, state: StreamState, folded: int) -> bool:
+        """`folded` is how far we were before it was asked for: live writes come on while one waits."""
+        self._shorter = self._shorter + 1 if state.last_seq < folded else 0
         return state.epoch != self.rosters.epoch or self._shorter >= LOST_LOOKS
 
     def _rebuild(self, epoch: str) -> None:
@@ -211,8 +213,9 @@ class Follower:
     async def _catch_up(self) -> None:
         """Read until no hole is left; see Line."""
         CATCH_UPS.inc()
+        before = self._line.folded
         state = await self._store.state()
-        if self._another(state):
+        if self._another(state, before):
             self._rebuild(state.epoch)
         if self._gone is None:
             self.rosters.gather()

@@ -402,7 +402,8 @@ class Scenes:
                 self._calls, "presence", "revisions", request, ScopeRevisions, timeout=SNAPSHOT_SECONDS
             )
             for scene, revision in zip(batch, known.revisions, strict=True):
-                self._compare(scene, known.epoch, revision)
+                if self._scenes.get(scene.scope) is scene:  # its last follower may have left meanwhile
+                    self._compare(scene, known.epoch, revision)
 
     def _compare(self, scene: Scene, epoch: str, revision: int) -> None:
         watch = scene.watch
