@@ -97,10 +97,9 @@ class Joining:
     async def _join(self, client: Client, name: str, frame: Subscribe | JoinRoom) -> None:
         """Follow a room, and be in it."""
         wish, metadata = _as_wished(frame)
-        again = name in client.session.channels
         scene = self._presence.pin(name)
         try:
-            channel = await self._follow(client, name, frame, scene)
+            channel, again = await self._follow(client, name, frame, scene)
             self._enter(client, channel, wish, metadata, again=again)
         finally:
             self._presence.unpin(scene)
@@ -124,7 +123,10 @@ class Joining:
 
     async def _follow(
         self, client: Client, name: str, frame: Subscribe | JoinRoom, scene: Scene | None = None
-    ) -> Channel:
+    ) -> tuple[Channel, bool]:
+        """The channel that `client` follows now, and whether it did until then. Nothing is awaited behind
+        that, nor between what it is told and its beginning to follow.
+        """
         identity = identity_of(client)
         position, broken = _position(frame.since)
         mark, room_id = self._rooms.mark, name.removeprefix(ROOM) if name.startswith(ROOM) else ""
@@ -143,8 +145,11 @@ class Joining:
                 start = await place.relay.start_for(channel, position)
             if broken is not None:
                 start = Start(channel.last, [], broken)
+            if online is not None:  # others may have come or gone since it was waited for
+                online = self._presence.count_now(name, identity.user)
+            again = name in client.session.channels  # it may have been sent away meanwhile
             _begin(client, channel, frame, start, online)
-        return channel
+        return channel, again
 
 
 def _begin(
