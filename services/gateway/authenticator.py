@@ -86,7 +86,7 @@ class Authenticator:
     async def prove(self, token: str) -> Identity:
         """Whose token this is. Raises Unauthorized, KeysUnavailable."""
         try:
-            return await identify(token, self._keys, self._policy, time.time())
+            return await identify(token, self._keys, self._policy, time.time)
         except Unauthorized as refusal:
             _rejected(refusal)
             raise

@@ -218,17 +218,18 @@ class JwksSource:
         return pause * (0.8 + 0.4 * self._chance())
 
 
-async def identify(token: str, keys: Keys, policy: Policy, now: float) -> Identity:
+async def identify(token: str, keys: Keys, policy: Policy, now: Callable[[], float]) -> Identity:
     """`verify`, and once more if the key was unknown and a `JwksSource` then fetched it (after a rotation).
+    `now` gives the time in epoch seconds: while keys are fetched a token may expire.
 
     Raises `Unauthorized`, or `KeysUnavailable` when no key set could be fetched so far.
     """
     try:
-        return verify(token, keys, policy, now)
+        return verify(token, keys, policy, now())
     except UnknownKey as unknown:
         if not isinstance(keys, JwksSource) or await keys.lookup(unknown.kid) is None:
             raise
-    return verify(token, keys, policy, now)
+    return verify(token, keys, policy, now())
 
 
 def _reader(location: str) -> Reader:

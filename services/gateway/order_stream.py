@@ -57,6 +57,9 @@ class OrderStream(StreamRoute):
                 return Response(status_code=204)
             if request.method == "HEAD":
                 return head_only()
+            turned_away = self._turned_away()
+            if turned_away is not None:
+                return turned_away
             # No await from here on: between `start` and listening nothing may happen on the channel.
             head, retry_ms = self._head(request, request_id), self._connections.retry_ms()
             self._open(

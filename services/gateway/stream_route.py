@@ -96,10 +96,9 @@ class StreamRoute:
 
     async def _admitted(self, request: Request, request_id: str) -> Response | None:
         identity = await self._authenticator.identity(request.scope)
-        if self.draining:
-            return self._later("drain")
-        if self._connections.full:
-            raise Refusal("overloaded")
+        turned_away = self._turned_away()
+        if turned_away is not None:
+            return turned_away
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 return await self.follow(request, identity, request_id)
@@ -108,6 +107,16 @@ class StreamRoute:
             raise
         except TimeoutError:
             raise Refusal("timeout") from None
+
+    def _turned_away(self) -> Response | None:
+        """The answer while no stream may be opened, which may have begun behind any await. Raises Refusal
+        "overloaded".
+        """
+        if self.draining:
+            return self._later("drain")
+        if self._connections.full:
+            raise Refusal("overloaded")
+        return None
 
     def _open(
         self,

@@ -127,10 +127,15 @@ async def eventually(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+def at_now() -> float:
+    """The time does not pass."""
+    return NOW
+
+
 async def code_of(token: str, source: JwksSource) -> str:
     """The code of the refusal of this token."""
     with pytest.raises(Unauthorized) as refused:
-        await identify(token, source, RULES, NOW)
+        await identify(token, source, RULES, at_now)
     return refused.value.code
 
 
@@ -141,7 +146,7 @@ async def test_a_known_key_is_found_without_waiting(issuer: IssuerServer, clock:
     """After the start a token is verified from memory."""
     async with source_at(issuer.url, clock) as source:
         assert verify(OLD.token(), source, RULES, NOW).user == "alice"
-        assert (await identify(OLD.token(), source, RULES, NOW)).user == "alice"
+        assert (await identify(OLD.token(), source, RULES, at_now)).user == "alice"
 
         assert (source.ready, source.fetches, source.failures) == (True, 1, 0)
     assert issuer.hits == ["/keys"]
@@ -154,7 +159,7 @@ async def test_a_rotated_key_is_accepted_after_one_fetch(issuer: IssuerServer, c
 
         with pytest.raises(UnknownKey):
             verify(NEW.token(), source, RULES, NOW)
-        assert (await identify(NEW.token(), source, RULES, NOW)).user == "alice"
+        assert (await identify(NEW.token(), source, RULES, at_now)).user == "alice"
         assert verify(NEW.token(), source, RULES, NOW).user == "alice"
         assert await code_of(OLD.token(), source) == "token_invalid"
 
@@ -213,9 +218,9 @@ async def test_a_token_without_a_kid_does_not_fetch(issuer: IssuerServer, clock:
 
 async def test_a_shared_secret_needs_no_fetch() -> None:
     """`identify` takes any keys, whether they can be fetched or not."""
-    assert (await identify(hs_token(), SharedSecret(SECRET), policy(), NOW)).user == "alice"
+    assert (await identify(hs_token(), SharedSecret(SECRET), policy(), at_now)).user == "alice"
     with pytest.raises(UnknownKey):
-        await identify(NEW.token(), KeySet(jwks(OLD), "ES256"), RULES, NOW)
+        await identify(NEW.token(), KeySet(jwks(OLD), "ES256"), RULES, at_now)
 
 
 # --- failing
@@ -258,6 +263,19 @@ async def test_a_redirect_is_not_followed(issuer: IssuerServer, clock: Clock, st
         assert source.failures == 1
 
 
+async def test_a_token_that_expires_while_keys_are_fetched_is_refused(
+    issuer: IssuerServer, clock: Clock
+) -> None:
+    """It is good or not at the moment at which that is said."""
+    async with source_at(issuer.url, clock) as source:
+        issuer.document = jwks(NEW)
+        times = iter([NOW, NOW + 1e9])
+
+        with pytest.raises(Unauthorized) as refused:
+            await identify(NEW.token(), source, RULES, lambda: next(times))
+        assert refused.value.code == "token_expired"
+
+
 async def test_an_issuer_that_is_down_keeps_the_old_keys(issuer: IssuerServer, clock: Clock) -> None:
     """Known users get in while the issuer is away, and new keys once it is back."""
     async with source_at(issuer.url, clock) as source:
@@ -267,7 +285,7 @@ async def test_an_issuer_that_is_down_keeps_the_old_keys(issuer: IssuerServer, c
 
         issuer.status, issuer.document = 200, jwks(NEW)
         clock.now += 30
-        assert (await identify(NEW.token(), source, RULES, NOW)).user == "alice"
+        assert (await identify(NEW.token(), source, RULES, at_now)).user == "alice"
 
 
 async def test_before_the_first_fetch_nobody_can_be_told(issuer: IssuerServer, clock: Clock) -> None:
@@ -275,15 +293,15 @@ async def test_before_the_first_fetch_nobody_can_be_told(issuer: IssuerServer, c
     issuer.status = 503
     async with source_at(issuer.url, clock) as source:
         with pytest.raises(KeysUnavailable) as refused:
-            await identify(OLD.token(), source, RULES, NOW)
+            await identify(OLD.token(), source, RULES, at_now)
         assert refused.value.code == "unavailable"
         assert not source.ready
 
         issuer.status = 200
         with pytest.raises(KeysUnavailable):
-            await identify(OLD.token(), source, RULES, NOW)
+            await identify(OLD.token(), source, RULES, at_now)
         clock.now += 30
-        assert (await identify(OLD.token(), source, RULES, NOW)).user == "alice"
+        assert (await identify(OLD.token(), source, RULES, at_now)).user == "alice"
         assert len(issuer.hits) == 3
 
 
@@ -442,7 +460,7 @@ async def test_a_file_is_read_again_when_it_changed(tmp_path: Path, clock: Clock
         replacement.write_bytes(jwks(OLD, NEW))
         os.replace(replacement, path)
         clock.now += 30
-        assert (await identify(NEW.token(), source, RULES, NOW)).user == "alice"
+        assert (await identify(NEW.token(), source, RULES, at_now)).user == "alice"
         assert (source.fetches, source.failures) == (3, 0)
 
 
@@ -549,7 +567,7 @@ async def test_two_sources_keep_their_keys_apart(tmp_path: Path, clock: Clock) -
         source_at(str(tmp_path / "ours"), clock) as ours,
         source_at(str(tmp_path / "theirs"), clock) as others,
     ):
-        assert isinstance(await identify(theirs.token(), others, RULES, NOW), Identity)
+        assert isinstance(await identify(theirs.token(), others, RULES, at_now), Identity)
         assert await code_of(theirs.token(), ours) == "token_invalid"
 
 
