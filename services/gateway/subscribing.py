@@ -88,7 +88,6 @@ class _Several:
         self._refused: dict[str, Refusal] = {}
         self._found: dict[str, _Found] = {}
         self._scenes: dict[str, Scene | None] = {}
-        self._again = {name for name in asked if name in client.session.channels}
 
     async def follow(self, frame_id: str | None, told: Callable[[], None]) -> None:
         """All of it. Raises what is no channel's own fault; then nothing is followed that was not before."""
@@ -103,7 +102,7 @@ class _Several:
                 marks = await self._admit()  # what let it in may be true no longer
             # No await from here on: nothing may happen on the channels before it listens.
             self._bring_up_to_date()
-            self._begin(frame_id, counts)
+            self._begin(frame_id, self._recounted(counts))
             told()
             await self._list()
 
@@ -195,6 +194,12 @@ class _Several:
         counts = await asyncio.gather(*(self._presence.count(self._scenes[name], user) for name in rooms))
         return dict(zip(rooms, counts, strict=True))
 
+    def _recounted(self, counts: Mapping[str, int | None]) -> dict[str, int | None]:
+        """How many there are now: others may have come or gone since that was waited for."""
+        user = identity_of(self._client).user
+        known = [name for name, count in counts.items() if count is not None]
+        return {name: self._presence.count_now(name, user) for name in known}
+
     async def _start(self) -> None:
         """Read what was missed."""
         behind = [name for name in self._found if self._asked[name].since is not None]
@@ -240,6 +245,7 @@ class _Several:
 
     def _begin(self, frame_id: str | None, counts: Mapping[str, int | None]) -> None:
         client = self._client
+        again = self._found.keys() & client.session.channels  # it may have been sent away meanwhile
         for name in self._found:
             client.unfollow(name)
         ack = b""
@@ -250,7 +256,7 @@ class _Several:
         for name, found in self._found.items():
             # It may have gone meanwhile, and what it said is done all the same: then it is not there.
             if name.startswith(_ROOM) and name in client.session.channels and client.session.present:
-                self._presence.joined(client, found.channel, "events", None, again=name in self._again)
+                self._presence.joined(client, found.channel, "events", None, again=name in again)
 
     def _result(self, name: str, count: int | None) -> ChannelResult:
         refusal, found = self._refused.get(name), self._found.get(name)
@@ -272,13 +278,14 @@ class _Several:
         """The lists, each of which may be large: the next one is sent when the client has read."""
         client = self._client
         lists = [name for name in self._names if name.startswith(CHANNEL)]
+        again = set(lists) & client.session.channels.keys()
         client.session.channels.update(dict.fromkeys(lists))
         for name in lists:
             if client.behind:
                 await client.until_read()
             scene = self._scenes[name]
             if scene is not None and name in client.session.channels and not client.ended:
-                self._presence.listed(client, scene, again=name in self._again)
+                self._presence.listed(client, scene, again=name in again)
 
 
 _TOO_MUCH: Final = Overloaded("Too much was missed for one answer: subscribe to this channel alone.")

@@ -8,27 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from proto import subjects
 from proto.chat import Access, RoomJoined
 from proto.errors import Refusal
 from proto.websocket import JoinRoom, Subscribe
-from services.gateway.auth import Identity
 from services.gateway.channels import Channels
 from services.gateway.hub import Channel
 from services.gateway.joining import Joining
 from services.gateway.kinds import ROOM
 from services.gateway.relay import Relay, Start
 from services.gateway.room_access import RoomAccess
-from services.gateway.session import Limits, Session
+from tests.services.gateway.slow_room import SUBJECT, Member, Newcomer, slow_room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from proto.positions import Position
     from services.gateway.client import Client
-    from services.gateway.relay import Start
-
-SUBJECT = subjects.room_log("a")
+    from tests.services.gateway.slow_room import Room, Slow
 
 
 class Unloaded:
@@ -36,15 +29,6 @@ class Unloaded:
 
     def count_now(self, scope: str, user: str) -> None:
         """Not known."""
-
-
-class Newcomer:
-    """A client that is present."""
-
-    def __init__(self) -> None:
-        self.session = Session("s", Limits(), 0.0)
-        self.session.identity = Identity(user="u", expires_at=1e12)
-        self.session.present = True
 
 
 @pytest.fixture
@@ -148,81 +132,15 @@ async def test_a_join_that_was_judged_by_an_old_policy_is_judged_again(name: str
 # -- what happens while something is waited for ---------------------------------------
 
 
-class Slow(Relay):
-    """A relay in whose reads something happens."""
-
-    meanwhile: Callable[[], None]
-
-    async def start_for(self, channel: Channel, position: Position | None) -> Start:
-        start = await super().start_for(channel, position)
-        self.meanwhile()
-        return start
-
-
-class Room:
-    """Presence of a room with `members`, which notes who joined it."""
-
-    def __init__(self) -> None:
-        self.members = 1
-        self.joins: list[bool] = []
-
-    def pin(self, _scope: str) -> Room:
-        """Followed."""
-        return self
-
-    def unpin(self, _scene: Room) -> None:
-        """No more."""
-
-    async def count(self, _scene: Room, _user: str) -> int:
-        """Known at once."""
-        return self.members
-
-    def count_now(self, _scope: str, _user: str) -> int:
-        """Likewise."""
-        return self.members
-
-    def joined(self, *_: object, again: bool) -> None:
-        """Who is in the room already only says something."""
-        self.joins.append(again)
-
-
-class Member(Newcomer):
-    """A client that follows what it is told to."""
-
-    ended = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent: list[Any] = []
-
-    def send(self, frame: Any) -> None:
-        """Note it."""
-        self.sent.append(frame)
-
-    def unfollow(self, name: str) -> None:
-        """No more of it."""
-        self.session.channels.pop(name, None)
-
-    def follow(self, channel: Channel, _start: Start) -> None:
-        """From now on."""
-        self.session.channels[channel.name] = None
-
-
-def slow_room() -> tuple[Slow, Room, Joining]:
-    """The room `a` is open, and everybody has to wait for a read."""
-    relay = Slow(cast("Any", None), cast("Any", None), max_channels=10, kind=ROOM)
-    relay._channels[SUBJECT] = channel = Channel(SUBJECT, "e", [], "room:a")
-    channel.pins = 1  # somebody else is there
-    rooms = RoomAccess(cast("Any", None), timeout=1)
-    rooms._open.remember("a", time.monotonic(), rooms.mark)
-    room = Room()
-    channels = Channels({"room": relay}, cast("Any", None), cast("Any", None))
+def slow_joining() -> tuple[Slow, Room, Joining]:
+    """Joining of a room that is open, with a read that everybody has to wait for."""
+    relay, room, channels, rooms = slow_room()
     return relay, room, Joining(channels, cast("Any", room), rooms)
 
 
 async def test_the_number_of_members_is_that_of_the_moment_at_which_one_joins() -> None:
     """Of who came before that one is not told otherwise."""
-    relay, room, joining = slow_room()
+    relay, room, joining = slow_joining()
     client = Member()
     relay.meanwhile = lambda: setattr(room, "members", 3)
 
@@ -233,7 +151,7 @@ async def test_the_number_of_members_is_that_of_the_moment_at_which_one_joins() 
 
 async def test_who_is_sent_away_while_it_joins_again_is_in_the_room_afterwards() -> None:
     """It is not taken for somebody who only says something: it has left, and comes anew."""
-    relay, room, joining = slow_room()
+    relay, room, joining = slow_joining()
     client = Member()
     client.session.channels["room:a"] = None
     relay.meanwhile = lambda: client.unfollow("room:a")
