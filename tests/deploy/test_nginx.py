@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from tests.support.api import OrdersClient
-from tests.support.node_page import NodePage, missing
+from tests.support.node_page import FLAGS, NodePage, missing
 from tests.support.ports import free_port
 from tests.support.sse import SseClient
 from tests.support.stack import ROOT, NearStack, token
 from tests.support.until import until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -124,6 +126,66 @@ async def test_a_stream_outlives_a_restart_of_the_gateway_behind_nginx(
                     lambda: page.of("show")[-1]["status"] == "confirmed", what="the change behind the restart"
                 )
                 assert page.of("askWhy") == []
+
+
+NATIVE = """
+const source = new EventSource(process.argv[1]);
+setInterval(() => {}, 1000); // its own timers do not keep Node alive
+const tell = ({ type, data }) => console.log(JSON.stringify([type, JSON.parse(data)]));
+for (const name of ["message", "status_update", "reconnect", "reset"]) source.addEventListener(name, tell);
+source.onerror = () => source.readyState === EventSource.CLOSED && console.log('["given up", {}]');
+"""
+
+
+async def test_a_native_event_source_outlives_a_restart_of_the_gateway_behind_nginx(
+    stack: NearStack, tmp_path: Path
+) -> None:
+    """It gives up for good on a 502; told to come back it does, by itself and from where it was."""
+    if missing():
+        pytest.skip(missing())
+    gateway = stack.gateways[0]
+    with nginx(tmp_path, gateway.url) as url:
+        await until_async(lambda: answers(url), what="nginx")
+        async with OrdersClient(gateway.url, token()) as orders:
+            order = await orders.place()
+            follow = f"{url}/api/orders/{order}/stream?token={token()}"
+            async with _native(follow) as told:
+                await until(lambda: bool(told), what="the order")
+                gateway.terminate()
+                gateway.wait()
+                away = ["reconnect", "unavailable"]
+                await until(
+                    lambda: away in [[kind, data.get("reason")] for kind, data in told], what=f"nginx: {told}"
+                )
+                gateway.spawn()
+                gateway.wait_ready()
+                await orders.advance(order, "confirmed")
+                await until(lambda: told[-1][1].get("status") == "confirmed", what=f"the change: {told}")
+            assert {kind for kind, _ in told} == {"message", "reconnect", "status_update"}
+
+
+@contextlib.asynccontextmanager
+async def _native(url: str) -> AsyncIterator[list[tuple[str, dict[str, Any]]]]:
+    """What Node's own EventSource is told."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    process = await asyncio.create_subprocess_exec(
+        "node", *FLAGS, "-e", NATIVE, url, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+
+    async def read(lines: asyncio.StreamReader) -> None:
+        async for line in lines:
+            kind, data = json.loads(line)
+            told.append((kind, data))
+
+    reading = asyncio.create_task(read(process.stdout))
+    try:
+        yield told
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
 
 
 async def _is_down(url: str) -> bool:
