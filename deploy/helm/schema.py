@@ -88,7 +88,7 @@ WRITTEN: Final[dict[str, Schema]] = {
     "extraObjects": OBJECTS,
     "cpu": QUANTITY,
     "memory": QUANTITY,
-    "replicas": AT_LEAST_ONE,
+    "replicas": {"type": ["integer", "null"], "minimum": 1},
     "minReplicas": AT_LEAST_ONE,
     "maxReplicas": AT_LEAST_ONE,
     "podsPerMinute": AT_LEAST_ONE,

@@ -133,6 +133,7 @@ def test_the_three_probes_differ() -> None:
     assert startup["httpGet"] == live["httpGet"] == {"path": "/livez", "port": "internal"}
     assert ready["httpGet"] == {"path": "/readyz", "port": "internal"}
     assert startup["periodSeconds"] == 1
+    assert startup["initialDelaySeconds"] == 3, "a question before it listens is a warning of a healthy start"
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 60
     assert live["failureThreshold"] * live["periodSeconds"] >= 60
     assert ready["failureThreshold"] * ready["periodSeconds"] <= 5

@@ -45,9 +45,37 @@ def test_a_rollout_never_lacks_a_replica() -> None:
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    assert spec["minReadySeconds"] == 10
     assert spec["progressDeadlineSeconds"] > render().pod("gateway")["terminationGracePeriodSeconds"]
     assert spec["replicas"] == 2
+
+
+def test_one_gateway_drains_at_a_time() -> None:
+    """The next one is touched when the one before has had the time to move its clients; others soon."""
+    chart = render("services.gateway.termination.drainSeconds=120")
+
+    assert render().one("Deployment", "gateway")["spec"]["minReadySeconds"] == 5 + 60 + 5
+    assert chart.one("Deployment", "gateway")["spec"]["minReadySeconds"] == 5 + 120 + 5
+    assert chart.one("Deployment", "chat")["spec"]["minReadySeconds"] == 10
+    own = render("services.gateway.rollout.minReadySeconds=15").one("Deployment", "gateway")["spec"]
+    assert own["minReadySeconds"] == 15
+
+
+def test_a_number_may_be_left_to_others() -> None:
+    """Of one service or of all: then none is written, and there is a budget for several."""
+    one, every = render("services.gateway.replicas=null"), render("defaults.replicas=null")
+
+    assert "replicas" not in one.one("Deployment", "gateway")["spec"]
+    assert one.one("Deployment", "chat")["spec"]["replicas"] == 2
+    assert not any("replicas" in each["spec"] for each in every.all("Deployment"))
+    assert names(every.all("PodDisruptionBudget")) == SERVICES
+
+
+def test_nodes_may_be_emptied_whatever_is_in_tmp() -> None:
+    """Autoscalers of nodes leave those alone that have local volumes, unless they are told."""
+    for name in SERVICES:
+        meta = render().one("Deployment", name)["spec"]["template"]["metadata"]
+        (local,) = (each["name"] for each in render().pod(name)["volumes"] if "emptyDir" in each)
+        assert meta["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"] == local
 
 
 def test_a_new_version_of_the_chart_alone_rolls_nobody() -> None:
@@ -146,7 +174,7 @@ def test_streams_are_made_before_the_services_come() -> None:
     assert pod["restartPolicy"] == "Never"
     assert pod["containers"][0]["args"] == ["runtime.provision"]
     assert env["CARILLON_STREAM_REPLICAS"] == "3"
-    assert job["spec"]["activeDeadlineSeconds"] > int(env["CARILLON_WAIT_SECONDS"])
+    assert job["spec"]["activeDeadlineSeconds"] > 2 * int(env["CARILLON_WAIT_SECONDS"])
     assert "serviceAccountName" not in pod
     assert not {"CARILLON_STREAM_BYTES", "CARILLON_LOWER_REPLICAS", "CARILLON_CONFIRM"} & set(env)
 
@@ -163,12 +191,24 @@ def test_what_the_provisioner_is_told_besides() -> None:
     assert env["CARILLON_CONFIRM"] == "CHAT_POLICIES"
 
 
+def test_helm_says_why_there_are_no_streams() -> None:
+    """Before its own five minutes are over, with the log of what failed, which stays for a day."""
+    job = render().one("Job", "provision")
+
+    assert job["spec"]["activeDeadlineSeconds"] < 300
+    assert job["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
+    assert job["spec"]["ttlSecondsAfterFinished"] == 86400
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
 def test_helm_test_plays_two_users_from_the_same_image() -> None:
     """Against the Service, with a token of its own making."""
     pod = render().one("Pod", "test")
     (container,) = pod["spec"]["containers"]
 
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
     assert container["args"] == ["deploy.smoke", f"http://{FULL}-gateway:80"]
     assert container["image"] == "carillon:0.1.0"
     assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "carillon-auth"

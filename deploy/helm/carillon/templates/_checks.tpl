@@ -84,7 +84,7 @@ why, and what to do.
 {{- if and .service.pdb.enabled (gt $least 1) (ge (int .service.pdb.maxUnavailable) $least) -}}
 {{- fail (printf "%s.pdb.maxUnavailable is %d, and there may be only %d replicas: all of them could be evicted at once. Set it to %d or less." .path (int .service.pdb.maxUnavailable) $least (sub $least 1)) -}}
 {{- end -}}
-{{- $most := ternary .service.replicas .service.autoscaling.maxReplicas (eq .service.autoscaling.kind "none") | int -}}
+{{- $most := include "carillon.most" .service | int -}}
 {{- if and (gt $most 1) (lt (int .root.Values.nats.servers) 3) (not .root.Values.nats.allowSingle) -}}
 {{- fail (printf "%s may have %d replicas, and nats.servers is %d: they would all fail with one NATS server. Point nats.url at a cluster of 3 and set nats.servers to 3, or accept it with nats.allowSingle=true." .path $most (int .root.Values.nats.servers)) -}}
 {{- end -}}

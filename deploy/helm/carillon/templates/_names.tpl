@@ -60,12 +60,33 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $ends.graceSeconds | default (add $ends.preStopSeconds $ends.drainSeconds 20) | int -}}
 {{- end }}
 
-{{/* The fewest replicas that a service may have; takes its values. */}}
-{{- define "carillon.least" -}}
-{{- ternary .replicas .autoscaling.minReplicas (eq .autoscaling.kind "none") | int -}}
+{{/* Whether an autoscaler or somebody by hand says how many replicas there are; takes a service's values. */}}
+{{- define "carillon.scaledElsewhere" -}}
+{{- if or (ne .autoscaling.kind "none") (kindIs "invalid" .replicas) -}}yes{{- end -}}
 {{- end }}
 
-{{/* A service's values: the defaults, and its own block over them. Takes root and block; gives YAML. */}}
+{{/* The fewest and the most replicas that a service may have; take its values. By hand there may be several. */}}
+{{- define "carillon.least" -}}
+{{- ternary (.replicas | default 2) .autoscaling.minReplicas (eq .autoscaling.kind "none") | int -}}
+{{- end }}
+{{- define "carillon.most" -}}
+{{- ternary (.replicas | default 2) .autoscaling.maxReplicas (eq .autoscaling.kind "none") | int -}}
+{{- end }}
+
+{{/* Seconds that a new replica must be ready before the next one is touched; takes a service's values. Of a
+public one: until the one before has moved its clients, so that one drains at a time. */}}
+{{- define "carillon.settled" -}}
+{{- $drained := add .termination.preStopSeconds .termination.drainSeconds 5 | int -}}
+{{- .rollout.minReadySeconds | default (ternary $drained 10 .public) | int -}}
+{{- end }}
+
+{{/* A service's values: the defaults, and its own block over them; `replicasSaid`, whether the block says how many.
+Takes root and block; gives YAML. */}}
 {{- define "carillon.service" -}}
-{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (.block | default dict)) | toYaml -}}
+{{- $block := .block | default dict -}}
+{{- $values := mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy $block) -}}
+{{- if and (hasKey $block "replicas") (kindIs "invalid" $block.replicas) -}}
+{{- $values = set $values "replicas" nil -}}
+{{- end -}}
+{{- set $values "replicasSaid" (hasKey $block "replicas") | toYaml -}}
 {{- end }}

@@ -21,20 +21,22 @@ automountServiceAccountToken: false
 
 {{- define "carillon.deployment" -}}
 {{- $spec := include "carillon.podSpec" . | fromYaml -}}
+{{- $replicas := include "carillon.replicas" . | fromYaml -}}
 apiVersion: apps/v1
 kind: Deployment
 {{ include "carillon.meta" . }}
-  {{- with .service.annotations }}
   annotations:
+    carillon/replicas: {{ $replicas.note }}
+    {{- with .service.annotations }}
     {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- end }}
 spec:
-  {{- if eq .service.autoscaling.kind "none" }}
-  replicas: {{ .service.replicas }}
+  {{- with $replicas.number }}
+  replicas: {{ . }}
   {{- end }}
   revisionHistoryLimit: 5
-  minReadySeconds: {{ .service.rollout.minReadySeconds }}
-  progressDeadlineSeconds: {{ max 600 (mul 2 (add (include "carillon.grace" .service | int) .service.rollout.minReadySeconds)) }}
+  minReadySeconds: {{ include "carillon.settled" .service }}
+  progressDeadlineSeconds: {{ max 600 (mul 2 (add (include "carillon.grace" .service | int) (include "carillon.settled" .service | int))) }}
   strategy:
     type: RollingUpdate
     rollingUpdate:
@@ -53,6 +55,8 @@ spec:
         {{- end }}
       annotations:
         kubectl.kubernetes.io/default-container: {{ .name }}
+        # Nothing that matters is in there: autoscalers of nodes may empty one.
+        cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: tmp
         {{- with .service.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
