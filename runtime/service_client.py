@@ -8,6 +8,7 @@ right by sending each of its requests alone (`rpc.call`), which is idempotent by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -72,6 +73,8 @@ class ServiceClient:
         """As NATS knows it."""
         self._queued: dict[str, list[_Call[Any]]] = {}
         self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._plain_until = 0.0
         self._retrying: set[asyncio.Task[None]] = set()
         self._decoder = cache(msgspec.json.Decoder)
@@ -104,13 +107,17 @@ class ServiceClient:
         if self._under_way >= MAX_CALLS:
             raise Overloaded
         self._under_way += 1
+        self._idle.clear()
         call = _Call(request, self._decoder(reply), time.perf_counter() + seconds, done)
         if not self._queued:
             asyncio.get_running_loop().call_soon(self._flush)
         self._queued.setdefault(method, []).append(call)
 
-    async def close(self) -> None:
-        """Drop what is sent again alone."""
+    async def close(self, seconds: float = 0.0) -> None:
+        """Wait up to `seconds` for what is under way, then drop what is sent again alone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         tasks = list(self._retrying)
         for task in tasks:
             task.cancel()
@@ -155,6 +162,8 @@ class ServiceClient:
     def settle(self, call: _Call[Any], outcome: msgspec.Struct | Refusal) -> None:
         """It ended."""
         self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
         call.done(outcome)
 
     def plain(self) -> None:

@@ -5,6 +5,7 @@ connection."""
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import secrets
 import time
@@ -70,6 +71,16 @@ NOT_OK = counter("gateway_works_not_ok", "What clients asked for in vain, by cod
 _works: Final = functools.cache(WORKS.labels)  # both are of closed sets
 
 
+class Progress(enum.Enum):
+    """How far a work came that was started."""
+
+    DONE = enum.auto()
+    BEGUN = enum.auto()
+    """It goes on by itself; until it is done nothing else of its client may."""
+    WAITS = enum.auto()
+    """Nothing was done: something has to be waited for."""
+
+
 class Desk:
     """Performs works. `gateway` is this gateway's name, shown to clients."""
 
@@ -119,32 +130,41 @@ class Desk:
         except TimeoutError:
             return _refuse(client, frame, Refusal("timeout"))
         except Refusal as refusal:
-            code = _refuse(client, frame, refusal)
-            if code == NOT_MEMBER:  # whoever could do that a moment ago has been sent away from there
-                self._rights.expel(client, channel.removeprefix(CHANNEL), refusal)
-            return code
+            return self._refused(client, frame, channel, refusal)
         except Exception:
             return _fail(client, frame)
         return "ok"
 
-    def perform_at_once(self, client: Client, work: Work) -> bool:
-        """The same, if nothing has to be waited for; False: something has, and nothing was done."""
+    def _refused(self, client: Client, frame: ClientFrame, channel: str, refusal: Refusal) -> str:
+        code = _refuse(client, frame, refusal)
+        if code == NOT_MEMBER:  # whoever could do that a moment ago has been sent away from there
+            self._rights.expel(client, channel.removeprefix(CHANNEL), refusal)
+        return code
+
+    def start(self, client: Client, work: Work, done: Callable[[], None]) -> Progress:
+        """The same without a task, as far as that goes: see Progress. `done` is called once what was begun is
+        over.
+        """
         frame = work.frame
         if isinstance(frame, ErrorFrame):
             client.send(frame)
-            return True
+            return Progress.DONE
         if tracing.is_on():  # the task's span is the frame's
-            return False
+            return Progress.WAITS
         code = "ok"
         try:
-            if not self._done_at_once(client, frame, client.session.place(frame)):
-                return False
+            channel = client.session.place(frame)
+            if type(frame) is SendChatMessage:
+                self._begin_send(client, channel, frame, done)
+                return Progress.BEGUN
+            if not self._done_at_once(client, frame, channel):
+                return Progress.WAITS
         except Refusal as refusal:
             code = _refuse(client, frame, refusal)
         except Exception:
             code = _fail(client, frame)
         _count(type(frame).__name__, code)
-        return True
+        return Progress.DONE
 
     def authenticate(self, client: Client, token: str) -> bool:
         """The token that came with the request, before anything else; False if it has to be a work, because
@@ -176,6 +196,7 @@ class Desk:
 
     async def close(self, seconds: float) -> None:
         """Wait for works of clients that are gone, then drop them."""
+        await self._chat.close(seconds)
         if self._leaving:
             _, late = await asyncio.wait(self._leaving, timeout=seconds)
             for task in late:
@@ -265,16 +286,41 @@ class Desk:
         )
 
     async def _send(self, client: Client, name: str, frame: SendChatMessage) -> None:
-        identity = identity_of(client)
-        command = chat.SendMessage(
-            room_id=name.removeprefix(ROOM),
-            user_id=identity.user,
-            name=identity.name,
-            text=frame.text,
-            client_id=frame.client_id or secrets.token_urlsafe(16),
-            origin=client.session.id,
+        sent = await self._call("send", _command(client, name, frame), chat.MessageSent)
+        self._tell_sent(client, name, frame, sent)
+
+    def _begin_send(
+        self, client: Client, name: str, frame: SendChatMessage, done: Callable[[], None]
+    ) -> None:
+        self._chat.begin(
+            "send",
+            _command(client, name, frame),
+            chat.MessageSent,
+            functools.partial(self._sent, client, name, frame, done),
+            seconds=self._timeout,
         )
-        sent = await self._call("send", command, chat.MessageSent)
+
+    def _sent(
+        self,
+        client: Client,
+        name: str,
+        frame: SendChatMessage,
+        done: Callable[[], None],
+        outcome: chat.MessageSent | Refusal,
+    ) -> None:
+        code = "ok"
+        try:
+            if isinstance(outcome, Refusal):
+                code = self._refused(client, frame, name, outcome)
+            else:
+                self._tell_sent(client, name, frame, outcome)
+        except Exception:
+            code = _fail(client, frame)
+        finally:
+            _count(type(frame).__name__, code)
+            done()
+
+    def _tell_sent(self, client: Client, name: str, frame: SendChatMessage, sent: chat.MessageSent) -> None:
         self._presence.stopped_typing(client, name)
         acknowledge(
             client,
@@ -311,6 +357,18 @@ class Desk:
 
     async def _call(self, method: str, command: msgspec.Struct, reply: type[T]) -> T:
         return await self._chat.call(method, command, reply, timeout=self._timeout)
+
+
+def _command(client: Client, name: str, frame: SendChatMessage) -> chat.SendMessage:
+    identity = identity_of(client)
+    return chat.SendMessage(
+        room_id=name.removeprefix(ROOM),
+        user_id=identity.user,
+        name=identity.name,
+        text=frame.text,
+        client_id=frame.client_id or secrets.token_urlsafe(16),
+        origin=client.session.id,
+    )
 
 
 def _refuse(client: Client, frame: ClientFrame, refusal: Refusal) -> str:

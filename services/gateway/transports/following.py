@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from proto.errors import CLOSE_CODES
 from proto.websocket import SendChatMessage
 from services.gateway.client import first_of
+from services.gateway.desk import Progress
 from services.gateway.session import Answer, Decision, End, Session, Work
 from services.gateway.works import Works
 
@@ -210,16 +211,52 @@ class Following:
         self.close(decision.close)
 
     def _queue(self, work: Work) -> None:
-        first = self._works is None and not self.ended and not self.behind
-        if first and self._desk.perform_at_once(self, work):
+        if self._works is not None:
+            if not self._works.add(work):
+                self.close(CLOSE_CODES["rate_limited"])
             return
-        if self._works is None:
-            self._works = Works(int(self.session.limits.burst))
-        if not self._works.add(work):
-            self.close(CLOSE_CODES["rate_limited"])
+        said = isinstance(work.frame, SendChatMessage)
+        progress = Progress.WAITS if said else self._start(work)
+        if progress is Progress.DONE:
             return
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._work(self._works))
+        self._works = works = Works(int(self.session.limits.burst))
+        works.add(work)
+        if said:
+            # In the next turn: whoever breaks the protocol with what came in the same one is heard no more.
+            asyncio.get_running_loop().call_soon(self._proceed)
+        elif progress is Progress.WAITS:
+            self._go_on(works)
+
+    def _start(self, work: Work) -> Progress:
+        if self.ended or self.behind:
+            return Progress.WAITS
+        return self._desk.start(self, work, self._done)
+
+    def _go_on(self, works: Works) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work(works))
+
+    def _done(self) -> None:
+        """The first of the works was begun, and is over: on to the next."""
+        works = self._works
+        assert works is not None  # they are there until the first is done
+        works.done()
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """Start the first of the works, and the next, as far as that goes without a task."""
+        works = self._works
+        assert works is not None  # they are there until the last is done
+        while works and (not self.ended or self._something_said()):
+            progress = self._start(works.first)
+            if progress is Progress.BEGUN:
+                return
+            if progress is Progress.WAITS:
+                self._go_on(works)
+                if self.ended and self._task is not None:
+                    self._desk.see_off(self._task)
+                return
+            works.done()
+        self._works = None
 
     async def _work(self, works: Works) -> None:
         try:
