@@ -36,6 +36,7 @@ ERROR: Final = "Nats-Service-Error"
 """ADR-32: the error, here the catalogue's code; the body is an ErrorBody."""
 
 MSG_ID: Final = "Nats-Msg-Id"
+EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 EXPECTED_LAST_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_LAST_SEQUENCE: Final = "Nats-Expected-Last-Sequence"
 TTL: Final = "Nats-TTL"

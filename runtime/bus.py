@@ -33,6 +33,7 @@ from runtime.errors import (
     NoResponders,
     NotConnected,
     Overloaded,
+    StreamMissing,
     Unavailable,
 )
 from runtime.metrics import counter, gauge
@@ -155,13 +156,15 @@ async def _within(answer: asyncio.Future[T], seconds: float) -> T:
 async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
     """What `attempt` returns, made again for two seconds while it is Unavailable: a connection, a leader
     or whoever answers is on another server within milliseconds. For what may be done twice. Raises what
-    `attempt` raises, at the end also Unavailable.
+    `attempt` raises, at the end also Unavailable; a stream that does not exist is not waited for.
     """
     loop = asyncio.get_running_loop()
     pause, deadline = 0.02, None
     while True:
         try:
             return await attempt()
+        except StreamMissing:
+            raise
         except Unavailable:
             deadline = deadline or loop.time() + PATIENCE_SECONDS
             if deadline - loop.time() <= pause:

@@ -4,10 +4,12 @@ Refusal                     (proto.errors) a typed answer with a code of the cat
 ├── Unavailable             "unavailable": try again later
 │   ├── NotConnected        no connection to NATS at this moment; nothing was sent
 │   ├── ConnectionLost      the connection broke while an answer was awaited; it may or may not have happened
-│   └── NoResponders        nobody serves that subject right now
+│   ├── NoResponders        nobody serves that subject right now
+│   └── StreamMissing       the stream does not exist, and to ask again at once is in vain
 ├── DeadlineExceeded        "timeout": no answer in time; it may or may not have happened
 ├── Overloaded              "overloaded": a bound of ours was reached; nothing was sent
 ├── StorageFull             "storage_full": the stream refused the message; nothing was stored
+│   └── StorageStuck        the stream stores nothing that it is sent, most likely because its disk is full
 └── WrongSequence           "conflict": somebody else wrote first; nothing was stored
 BadSubject                  a programming error: not a subject
 """
@@ -36,6 +38,10 @@ class NoResponders(Unavailable):
     """Nobody serves that subject right now."""
 
 
+class StreamMissing(Unavailable):
+    """The stream does not exist: somebody has to provision it."""
+
+
 class DeadlineExceeded(Refusal):
     """No answer in time."""
 
@@ -55,6 +61,15 @@ class StorageFull(Refusal):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__("storage_full", message)
+
+
+class StorageStuck(StorageFull):
+    """The stream stores nothing that it is sent. What was sent and not acknowledged may be stored later, once
+    at most: repeat it with the same id.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("The store takes no writes, most likely because its disk is full.")
 
 
 class WrongSequence(Refusal):

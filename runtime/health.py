@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-Reason = Literal["starting", "ok", "failing", "down", "recovering", "draining"]
-"""starting: no success yet. failing: ready still, but the last check failed. down: failed for too long.
-recovering: succeeds again, not often enough yet. draining: for good."""
+Reason = Literal["starting", "streams_missing", "ok", "failing", "down", "recovering", "draining"]
+"""starting: no success yet. streams_missing: likewise, and not before they are provisioned. failing: ready
+still, but the last check failed. down: failed for too long. recovering: succeeds again, not often enough yet.
+draining: for good.
+"""
 
 _ERRORS: Final = {404: "not_found", 405: "method_not_allowed"}
 
@@ -35,6 +37,7 @@ class Readiness:
     def __init__(self, down_after: float = 5.0, up_after: int = 2) -> None:
         self._down_after, self._up_after = down_after, up_after
         self._green = self._was_green = self._draining = False
+        self._lacking = self._missing = False
         self._successes = 0
         self._failing_since: float | None = None
 
@@ -46,9 +49,20 @@ class Readiness:
             self._failing_since = now if self._failing_since is None else self._failing_since
             return
         self._failing_since = None
+        if self._lacking:
+            return
         self._successes += 1
         self._green = self._green or self._successes >= self._up_after
         self._was_green = self._was_green or self._green
+
+    def lack(self, lacking: bool, *, missing: bool) -> None:
+        """Whether it lacks streams that it must have before its first traffic; `missing`: that is known.
+        Once it was ready, a lost one is no reason to take everything else away too.
+        """
+        self._lacking = lacking and not self._was_green
+        self._missing = missing
+        if self._lacking:
+            self._successes = 0
 
     def drain(self) -> None:
         """Never ready again."""
@@ -65,7 +79,7 @@ class Readiness:
         if self._green and not self._lapsed(now):
             return "ok" if self._failing_since is None else "failing"
         if not self._was_green:
-            return "starting"
+            return "streams_missing" if self._lacking and self._missing else "starting"
         return "recovering" if self._successes else "down"
 
     def _lapsed(self, now: float) -> bool:

@@ -30,10 +30,12 @@ from runtime.errors import (
     NoResponders,
     Overloaded,
     StorageFull,
+    StorageStuck,
     Unavailable,
     WrongSequence,
 )
 from runtime.metrics import COARSE, counter, gauge, histogram
+from runtime.stream_watch import PROBE_SECONDS, ApiError, StreamInfo, StreamWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -62,7 +64,12 @@ MAX_SUBJECTS: Final = 500
 _WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 _EXPECTED: Final = (names.EXPECTED_LAST_SUBJECT_SEQUENCE, names.EXPECTED_LAST_SEQUENCE)
 _TOO_LARGE: Final = 10054
-_FULL: Final = frozenset({10023, 10028, 10047, 10077, 10167})
+_FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
+"""Limits of the account, of the server (resources, memory, storage), and what the store says itself, such as
+"maximum bytes exceeded".
+"""
+_TOO_MANY: Final = 10167
+"""More wait to be stored than the stream's queue takes."""
 
 APPENDS = counter(
     "log_appends", "Appends: stored, stored before (duplicate) or failed", ["stream", "outcome"]
@@ -78,8 +85,6 @@ READS_QUEUED = gauge("log_reads_queued", "Reads that wait for one of the bounded
 _reads: Final = cache(READS.labels)
 _read_seconds: Final = cache(READ_TIME.labels)
 _reads_queued: Final = cache(READS_QUEUED.labels)
-HELD = gauge("log_stream_bytes", "What the stream holds", ["stream"])
-ROOM = gauge("log_stream_max_bytes", "What the stream may hold; more is refused", ["stream"])
 
 
 class Stored(NamedTuple):
@@ -115,36 +120,11 @@ class StreamState(NamedTuple):
     first_at: str = ""
 
 
-class _ApiError(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
 class _PubAck(msgspec.Struct):
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
-    error: _ApiError | None = None
-
-
-class _State(msgspec.Struct):
-    last_seq: int = 0
-    bytes: int = 0
-    messages: int = 0
-    first_ts: str = ""
-    num_subjects: int = 0
-
-
-class _Config(msgspec.Struct, frozen=True):
-    max_bytes: int = -1
-
-
-class _Info(msgspec.Struct):
-    created: str = ""
-    config: _Config = _Config()
-    state: _State | None = None
-    error: _ApiError | None = None
+    error: ApiError | None = None
 
 
 class _RawMessage(msgspec.Struct):
@@ -156,7 +136,7 @@ class _RawMessage(msgspec.Struct):
 
 class _RawReply(msgspec.Struct):
     message: _RawMessage | None = None
-    error: _ApiError | None = None
+    error: ApiError | None = None
 
 
 class _Failed(Exception):
@@ -215,6 +195,9 @@ class Log:
         self._slots = asyncio.Semaphore(MAX_READS)
         self._queued = 0
         self._going_on: set[asyncio.Task[None]] = set()
+        self.watch = StreamWatch(bus, spec)
+        """What is known of the stream."""
+        self._health = self.watch.health
 
     @property
     def name(self) -> str:
@@ -242,7 +225,8 @@ class Log:
         `expected` is the subject's last sequence, 0 for none; `expected_last` that of the stream. `headers`
         are stored and republished with it: names of ours (`Carillon-`), never chosen by a client. `ttl`:
         seconds it is kept, where the stream allows that. Raises WrongSequence, StorageFull (nothing was
-        stored), Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded
+        stored), StorageStuck (behind two writes that were not answered, and then at once), StreamMissing,
+        Overloaded (nothing was sent, or it is larger than the stream takes), DeadlineExceeded
         (stored once or not at all: repeat with the same id). Cancelled: the same as DeadlineExceeded.
         """
         began = time.perf_counter()
@@ -272,6 +256,9 @@ class Log:
         """
         block = {**_ours(headers), **_headers(message_id, None, None, None)}
         attempt = _Attempt(self, subject, payload, block, done, time.perf_counter())
+        if self._health.stuck:
+            self._go_on(attempt, Unavailable())
+            return
         try:
             self._bus.ask(subject, payload, attempt.ended, seconds=ATTEMPT_SECONDS, headers=block)
         except Overloaded as error:
@@ -292,6 +279,8 @@ class Log:
         if ack is None or ack.error is not None or ack.duplicate or not ack.seq:
             self._go_on(attempt, Unavailable())  # the next attempt looks closer
         else:
+            if self._health.doubted:
+                self.watch.stored()
             self._tell(attempt, Appended(ack.seq, duplicate=False))
 
     def _go_on(self, attempt: _Attempt, error: Refusal) -> None:
@@ -304,6 +293,7 @@ class Log:
         unsure = isinstance(error, (ConnectionLost, DeadlineExceeded))
         deadline = attempt.began + APPEND_SECONDS
         try:
+            await self.watch.diagnose(error, attempt.subject, attempt.began)
             outcome = await self._append(attempt.subject, attempt.payload, attempt.headers, deadline, unsure)
         except Refusal as refusal:
             outcome = refusal
@@ -321,13 +311,17 @@ class Log:
         """`unsure`: an earlier attempt may have been stored."""
         pause = 0.05
         while True:
-            left = deadline - time.perf_counter()
+            if not self._health.admits(time.monotonic()):
+                raise StorageStuck
+            sent = time.perf_counter()
+            seconds = PROBE_SECONDS if self._health.doubted else ATTEMPT_SECONDS
             try:
-                appended = await self._append_once(subject, payload, headers, min(left, ATTEMPT_SECONDS))
+                appended = await self._append_once(subject, payload, headers, min(deadline - sent, seconds))
             except (_Failed, Unavailable, DeadlineExceeded, Overloaded) as error:
                 if isinstance(error, Overloaded) and not unsure:
                     raise
                 unsure = unsure or isinstance(error, (ConnectionLost, DeadlineExceeded))
+                await self.watch.diagnose(error, subject, sent)
                 if deadline - time.perf_counter() <= pause:
                     raise DeadlineExceeded from None
             else:
@@ -344,13 +338,18 @@ class Log:
         message = await self._bus.request(subject, payload, timeout=max(seconds, 0.001), headers=headers)
         ack = msgspec.json.decode(message.payload, type=_PubAck)
         if ack.error is None:
+            if self._health.doubted and not ack.duplicate:
+                self.watch.stored()
             return Appended(ack.seq, ack.duplicate)
         if ack.error.err_code in _WRONG_SEQUENCE:
             return await self._stored_before(subject, headers)
         if ack.error.err_code == _TOO_LARGE:
             raise Overloaded("The message is larger than the stream takes.")
         if ack.error.err_code in _FULL:
+            self.watch.refused(ack.error.description)
             raise StorageFull
+        if ack.error.err_code == _TOO_MANY:
+            raise Overloaded
         log.warning("append_refused", stream=self._spec.name, error=ack.error.description)
         raise _Failed
 
@@ -454,16 +453,17 @@ class Log:
         return await self._direct("multi_last", self._api, query, too_many=True)
 
     async def state(self) -> StreamState:
-        """Raises Unavailable when the stream does not exist or has no leader for a while."""
+        """Raises Unavailable when the stream has no leader for a while, StreamMissing when it is missing."""
         return await patiently(self._state)
 
     async def _state(self) -> StreamState:
         message = await self._bus.request(f"$JS.API.STREAM.INFO.{self._spec.name}", b"", timeout=READ_SECONDS)
-        info = msgspec.json.decode(message.payload, type=_Info)
+        info = msgspec.json.decode(message.payload, type=StreamInfo)
+        self.watch.learn(info)
         if info.error is not None or info.state is None:
+            if self._health.doubtful:
+                await self.watch.require()
             raise Unavailable
-        HELD.labels(self._spec.name).set(info.state.bytes)
-        ROOM.labels(self._spec.name).set(info.config.max_bytes)
         found = info.state
         first = found.first_ts if found.messages else ""
         return StreamState(epoch_of(info.created), found.last_seq, found.num_subjects, info.created, first)
@@ -485,6 +485,8 @@ class Log:
             return reply.message
         if reply.error is not None and reply.error.err_code == 10037:  # no message found
             return None
+        if reply.error is not None and reply.error.err_code == 10059:  # no stream found
+            await self.watch.require()
         raise Unavailable
 
     @asynccontextmanager
@@ -523,7 +525,11 @@ class Log:
         async with self._slot():
             with self._timed(kind):
                 answers = await self._bus.collect(subject, payload, timeout=READ_SECONDS, last=last)
-        return _stored(answers, too_many=too_many)
+        try:
+            return _stored(answers, too_many=too_many)
+        except NoResponders:
+            await self.watch.require()
+            raise
 
 
 def _ours(headers: Mapping[str, str] | None) -> Mapping[str, str]:

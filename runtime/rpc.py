@@ -34,7 +34,7 @@ from proto import subjects
 from proto.errors import CATALOGUE, Refusal
 from proto.frames import ErrorBody
 from proto.validation import explain
-from runtime import batch, tracing
+from runtime import absence, batch, tracing
 from runtime import headers as wire
 from runtime.bus import patiently
 from runtime.errors import (
@@ -47,6 +47,7 @@ from runtime.errors import (
 )
 from runtime.logs import accept_request_id, bind_request_id, current_request_id
 from runtime.metrics import COARSE, counter, gauge, histogram
+from runtime.stream_health import ILL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable, Sequence
@@ -394,7 +395,9 @@ class RpcServer:
         return asked
 
     def _ping(self) -> dict[str, Any]:
-        return ServicePing(id=self._id, name=self._service, version=VERSION).to_dict()
+        # Of every stream that this process knows to be ill: `carillon doctor` asks for it.
+        ill: dict[str, str] = dict(ILL)
+        return ServicePing(id=self._id, name=self._service, version=VERSION, metadata=ill).to_dict()
 
     def _info(self) -> dict[str, Any]:
         endpoints = [
@@ -460,9 +463,9 @@ async def call(
     """Ask a service and return its typed answer within `timeout` seconds.
 
     The request is idempotent by contract, so an attempt that got no answer (its replica was killed, the
-    connection broke, nobody serves it yet) is repeated until the time is over. Raises Refusal: the service's
-    own answer, or NotConnected, NoResponders, ConnectionLost, DeadlineExceeded. Safe to cancel. `subject`
-    is given where the service has no queue group.
+    connection broke) is repeated until the time is over; while nobody serves it at all, for 1.5 seconds
+    (runtime/absence.py). Raises Refusal: the service's own answer, or NotConnected, NoResponders,
+    ConnectionLost, DeadlineExceeded. Safe to cancel. `subject` is given where the service has no queue group.
     """
     where = subject or subjects.rpc(service, method)
     return (await _call(bus, (service, method, where), request, reply, timeout, _any))[0]
@@ -496,7 +499,8 @@ async def _call(
     try:
         payload = msgspec.json.encode(request)
         with tracing.span(f"{service}.{method}", "client"):
-            answers = await _attempts(bus, subject, payload, began + seconds, last)
+            name = service if subject == subjects.rpc(service, method) else ""
+            answers = await _attempts(bus, subject, name, payload, began + seconds, last)
         return [msgspec.json.decode(answer.payload, type=reply) for answer in answers]
     except Refusal as refusal:
         code = refusal.code
@@ -525,18 +529,23 @@ def outcome_of(code: str) -> str:
 
 
 async def _attempts(
-    bus: Bus, subject: str, payload: bytes, deadline: float, last: Callable[[Message], bool]
+    bus: Bus, subject: str, service: str, payload: bytes, deadline: float, last: Callable[[Message], bool]
 ) -> list[Message]:
-    pause = 0.02
+    """`service`: whose replicas share the subject; empty if it is one replica's."""
+    pause, alone = 0.02, absence.Absence()
     without_bus = time.perf_counter() + CONNECT_SECONDS
     while True:
         left = deadline - time.perf_counter()
         try:
-            return await _attempt(bus, subject, payload, max(left, 0.001), last)
+            return await _attempt(bus, subject, service, payload, max(left, 0.001), last)
         except NotConnected:
             if min(deadline, without_bus) - time.perf_counter() <= pause:
                 raise
-        except (NoResponders, ConnectionLost, DeadlineExceeded):
+        except NoResponders:
+            in_vain = absence.in_vain(bus, service) if service else alone.noticed(time.monotonic())
+            if in_vain or deadline - time.perf_counter() <= pause:
+                raise
+        except (ConnectionLost, DeadlineExceeded):
             if deadline - time.perf_counter() <= pause:
                 raise
         await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
@@ -544,7 +553,7 @@ async def _attempts(
 
 
 async def _attempt(
-    bus: Bus, subject: str, payload: bytes, left: float, last: Callable[[Message], bool]
+    bus: Bus, subject: str, service: str, payload: bytes, left: float, last: Callable[[Message], bool]
 ) -> list[Message]:
     headers = {names.TIMEOUT_MS: str(max(int(left * 1000), 1)), **tracing.headers()}
     request_id = current_request_id()
@@ -554,6 +563,7 @@ async def _attempt(
     answers = await bus.collect(subject, payload, timeout=seconds, last=last, headers=headers)
     if wire.status(answers[-1].headers) == 503:
         raise NoResponders
+    absence.absences(bus).heard_from(service)
     code = wire.value(answers[-1].headers, names.ERROR.encode())
     if code is not None:
         raise refusal_from(code.decode("ascii", "replace"), answers[-1].payload)

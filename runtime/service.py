@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -26,9 +26,15 @@ from runtime import logs, tracing
 from runtime.bus import Bus
 from runtime.health import Readiness, internal_app
 from runtime.http import ListenFailed, Server
+from runtime.log import Log
 from runtime.metrics import INFO, LoopLag, gauge
 from runtime.rpc import VERSION
+from runtime.seldom import Seldom
 from runtime.settings import ProcessSettings, SettingsError, describe, load, misspelt, unknown
+
+if TYPE_CHECKING:
+    from proto.streams import StreamSpec
+    from runtime.stream_watch import StreamWatch
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +44,12 @@ BEAT_SECONDS: Final = 1.0
 FIRST_BEATS_SECONDS: Final = 0.1
 """Between beats until the process is ready for the first time: a rollout waits for it."""
 BEAT_TIMEOUT: Final = 2.0
+LOOK_SECONDS: Final = 5.0
+"""Between two looks at the streams while all are there, and they were before."""
+MISSING_SECONDS: Final = 60.0
+"""Between two lines that say that streams are missing."""
+PROVISION: Final = "python -m runtime.provision"
+FIRST_LOOKS_SECONDS: Final = 0.3
 DEAF_BEATS: Final = 3
 """Beats that may fail on a connection that says it is up, before it is made anew."""
 STOP_SECONDS: Final = 5.0
@@ -67,6 +79,8 @@ class Process(Generic[S]):
         self.stopping = asyncio.Event()
         self.internal_port = 0
         self._buses: list[Bus] = []
+        self._streams: dict[str, StreamWatch] = {}
+        self._said = Seldom(MISSING_SECONDS)
         self._critical: list[asyncio.Task[None]] = []
 
     def rests_on(self, task: asyncio.Task[None]) -> None:
@@ -84,6 +98,38 @@ class Process(Generic[S]):
         self._buses.append(bus)
         return bus
 
+    def log(self, bus: Bus, spec: StreamSpec) -> Log:
+        """The log of a stream that this process rests on: it is not ready before the stream is there."""
+        log = Log(bus, spec)
+        self._streams.setdefault(spec.name, log.watch)
+        return log
+
+    async def watch_streams(self) -> None:
+        """Look at the streams: often until all are there, then now and again. Runs until cancelled."""
+        while True:
+            watches = list(self._streams.values())
+            await asyncio.gather(*(watch.look() for watch in watches))
+            now = time.monotonic()
+            missing = sorted(watch.stream for watch in watches if watch.health.missing(now))
+            self._say_missing(missing, now)
+            unsure = self._find_lacking()
+            starting = self.readiness.reason(now) in ("starting", "streams_missing")
+            await asyncio.sleep(FIRST_LOOKS_SECONDS if unsure or starting else LOOK_SECONDS)
+
+    def _find_lacking(self) -> bool:
+        """Whether it is not known that all streams are there; readiness goes by it."""
+        doubtful = any(watch.health.doubtful for watch in self._streams.values())
+        lacking = doubtful or not all(watch.health.looked for watch in self._streams.values())
+        self.readiness.lack(lacking, missing=doubtful)
+        return lacking
+
+    def _say_missing(self, missing: list[str], now: float) -> None:
+        if not missing:
+            if self._said.over("missing"):
+                log.warning("streams_found")
+        elif (repeated := self._said.due("missing", now)) is not None:
+            log.error("streams_missing", streams=missing, fix=f"run {PROVISION}", repeated=repeated)
+
     async def watch(self) -> None:
         """The canary: every second, at first more often, each bus must carry a message to itself. Runs until
         cancelled.
@@ -91,6 +137,7 @@ class Process(Generic[S]):
         deaf = dict.fromkeys(self._buses, 0)
         while True:
             answers = await asyncio.gather(*(_beats(bus) for bus in self._buses))
+            self._find_lacking()
             self.readiness.observe(all(answers), time.monotonic())
             READY.labels(self.name).set(self.readiness.ready(time.monotonic()))
             for bus, answered in zip(self._buses, answers, strict=True):
@@ -167,6 +214,9 @@ async def _run(service: Service[Any], process: Process[Any]) -> int:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(process.close)
             await _open_internal_port(process, stack)
+            looking = asyncio.create_task(process.watch_streams(), name="streams")
+            stack.callback(looking.cancel)
+            process.rests_on(looking)
             await stack.enter_async_context(service.serve(process))
             watching = asyncio.create_task(process.watch(), name="canary")
             stack.callback(watching.cancel)

@@ -21,6 +21,7 @@ from proto import subjects
 from proto.errors import Refusal
 from runtime import batch, rpc, tracing
 from runtime import headers as wire
+from runtime.absence import absences
 from runtime.errors import DeadlineExceeded, Overloaded
 from runtime.logs import current_request_id
 from runtime.metrics import counter
@@ -71,6 +72,7 @@ class ServiceClient:
         self._bus = bus
         self.service = service
         """As NATS knows it."""
+        self._absences = absences(bus)
         self._queued: dict[str, list[_Call[Any]]] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -166,6 +168,10 @@ class ServiceClient:
             self._idle.set()
         call.done(outcome)
 
+    def heard_from(self) -> None:
+        """Somebody serves it."""
+        self._absences.heard_from(self.service)
+
     def plain(self) -> None:
         """The service knows no batches."""
         self._plain_until = time.perf_counter() + PLAIN_SECONDS
@@ -218,6 +224,7 @@ class _Batch:
             if wire.value(message.headers, names.ERROR.encode()) == b"invalid_request":
                 self._client.plain()
             return True
+        self._client.heard_from()
         try:
             outcomes = batch.decode_outcomes(message.payload)
         except batch.BadBatch:

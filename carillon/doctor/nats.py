@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from carillon.doctor import rights, streams
+from carillon.doctor import rights, services, streams
 from carillon.doctor.finding import Finding, fault, ok, skipped
 from proto import permissions
 from proto.errors import Refusal
@@ -19,7 +19,7 @@ from runtime.errors import NoResponders
 from runtime.settings import mask_userinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proto.registry import Party
     from proto.streams import StreamSpec
@@ -46,9 +46,15 @@ class _Identity(msgspec.Struct):
 
 
 async def examine(
-    settings: ProcessSettings, party: Party, replicas: int | None, wall: Callable[[], float]
+    settings: ProcessSettings,
+    party: Party,
+    replicas: int | None,
+    wall: Callable[[], float],
+    expected: Sequence[str] = services.EXPECTED,
 ) -> list[Finding]:
-    """All findings, as `party`. `wall` gives seconds since 1970. Takes a few seconds at most."""
+    """All findings, as `party`. `wall` gives seconds since 1970, `expected` are the services that should be
+    there. Takes a few seconds at most.
+    """
     bus = Bus(settings, role="doctor", name="carillon")
     await bus.start()
     try:
@@ -59,8 +65,11 @@ async def examine(
         return [_unreachable(settings)]
     try:
         found = [ok("nats", f"connected to {_servers(settings)}"), version(bus.server_version)]
-        found += await _identity(bus, party, wall, keyed=_keyed(settings))
-        return found + await _streams(bus, party, replicas)
+        identity, granted = await _identity(bus, party, wall, keyed=_keyed(settings))
+        found += identity + await _streams(bus, party, replicas)
+        return found + await services.examine(
+            bus, expected, allowed=rights.may_publish(granted, services.ASK)
+        )
     finally:
         await bus.close()
 
@@ -102,20 +111,21 @@ def _keyed(settings: ProcessSettings) -> bool:
     return bool(settings.nats_nkey_seed_file or settings.nats_creds_file)
 
 
-async def _identity(bus: Bus, party: Party, wall: Callable[[], float], *, keyed: bool) -> list[Finding]:
+async def _identity(
+    bus: Bus, party: Party, wall: Callable[[], float], *, keyed: bool
+) -> tuple[list[Finding], rights.Permissions | None]:
     before = wall()
     try:
         message = await bus.request(WHO_AM_I, b"", timeout=ANSWER_SECONDS)
         told = msgspec.json.decode(message.payload, type=_Identity)
     except (Refusal, msgspec.MsgspecError):
         lacking = fault(rights.CHECK, f"{party} may not ask {WHO_AM_I}, or hear the answer", rights.FIX)
-        return [lacking, skipped("clock", "NATS does not tell its time")]
+        return [lacking, skipped("clock", "NATS does not tell its time")], rights.NOTHING
     after = wall()
     server = dt.datetime.fromisoformat(told.server.time).timestamp()
-    judged = (
-        rights.judged(party, told.data.permissions) if bus.keys_required else rights.unguarded(keyed=keyed)
-    )
-    return [clock(server, before, after), judged]
+    granted = told.data.permissions
+    judged = rights.judged(party, granted) if bus.keys_required else rights.unguarded(keyed=keyed)
+    return [clock(server, before, after), judged], granted
 
 
 async def _streams(bus: Bus, party: Party, replicas: int | None) -> list[Finding]:

@@ -36,6 +36,14 @@ class Permissions(msgspec.Struct):
     responses: dict[str, msgspec.Raw] | None = None
 
 
+NOTHING: Final = Permissions(publish=Lists(deny=[">"]))
+
+
+def may_publish(granted: Permissions | None, subject: str) -> bool:
+    """Whether a message on `subject` is let through."""
+    return granted is None or _allowed(granted.publish, subject)
+
+
 def missing(party: Party, granted: Permissions | None) -> list[str]:
     """What `party` needs and is not granted, as `publish <subject>`, `subscribe <subject> [<queue>]`,
     `answer requests`.

@@ -383,9 +383,12 @@ SERVICES: Final = Board(
                 ),
                 Panel(
                     "Not ok, by code",
-                    "The codes of the protocol's catalogue.",
+                    "The codes of the protocol's catalogue; and how often nobody served a component.",
                     "ops",
-                    (Query(_rate("carillon_rpc_calls_not_ok_total", "code"), "{{code}}"),),
+                    (
+                        Query(_rate("carillon_rpc_calls_not_ok_total", "code"), "{{code}}"),
+                        Query(_rate("carillon_rpc_nobody_listens_total", "component"), "no {{component}}"),
+                    ),
                 ),
                 Panel(
                     "HTTP requests by answer",
@@ -541,6 +544,15 @@ SERVICES: Final = Board(
                             " (carillon_log_stream_max_bytes{@})",
                             "{{stream}}",
                         ),
+                    ),
+                ),
+                Panel(
+                    "Streams that take no writes, or are missing",
+                    "1: full, on a full disk, or not there. The log of the process says which.",
+                    "short",
+                    (
+                        Query("max by (stream) (carillon_log_stream_full{@})", "{{stream}} full"),
+                        Query("1 - min by (stream) (carillon_log_stream_there{@})", "{{stream}} missing"),
                     ),
                 ),
                 Panel(

@@ -27,7 +27,6 @@ from proto.positions import InvalidPosition, Position, parse_position
 from proto.streams import CHAT, CHAT_POLICIES
 from proto.subjects import POLICIES
 from runtime.clock import utc_now
-from runtime.log import Log
 from runtime.metrics import counter
 from runtime.register import Register
 from runtime.rpc import Method, RpcServer
@@ -202,8 +201,8 @@ async def serve(process: Process[ChatSettings]) -> AsyncIterator[None]:
     """Answer requests until left, then finish those under way."""
     settings = process.settings
     bus = await process.bus("main")
-    messages = Log(bus, CHAT)
-    policies = Log(bus, CHAT_POLICIES)
+    messages = process.log(bus, CHAT)
+    policies = process.log(bus, CHAT_POLICIES)
     store = RoomStore(messages, Register(policies, messages, POLICIES), time.monotonic)
     bus.on_connected(store.doubt)
     notices = PolicyNotices(bus, store)

@@ -16,9 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from proto.streams import CHAT, ORDER_OWNERS, ORDERS
+from proto.streams import CHAT, ORDER_OWNERS, ORDERS, PRESENCE_LEASES, PRESENCE_ROSTERS
 from runtime.http import Server
-from runtime.log import Log
 from runtime.service import Process, Service
 from runtime.service_client import ServiceClient
 from runtime.settings import SettingsError
@@ -59,6 +58,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
+    from runtime.bus import Bus
+    from runtime.log import Log
     from services.gateway.hub import Listener
     from services.gateway.stream_route import StreamRoute
 
@@ -81,10 +82,10 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     live, calls = await process.bus("live"), await process.bus("calls")
     origins = Origins(settings.origins)
     authenticator = _authenticator(settings, origins)
-    reads = Log(calls, ORDERS)
+    reads = process.log(calls, ORDERS)
     admission = Admission(_admission_limits(settings), time.monotonic())
     relays: dict[str, Relay] = {}
-    channels = Channels(relays, reads, Log(calls, ORDER_OWNERS))
+    channels = Channels(relays, reads, process.log(calls, ORDER_OWNERS))
 
     def author(session_id: str, channel: str) -> Listener | None:
         return handshake.author(session_id, channel)  # made below: it rests on the desk, which rests on this
@@ -97,6 +98,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         gateway=settings.gateway_id or f"{process.instance}-{secrets.token_hex(4)}",
         author=author,
         formats=(*FORMATS.values(), *DEFLATED.values()),
+        rosters=_rosters(process, calls),
     )
     chat_service = ServiceClient(calls, "chat")
     room_access = RoomAccess(chat_service, timeout=settings.request_seconds)
@@ -125,7 +127,7 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
     )
     most = settings.max_channels
     relay = Relay(live, reads, kind=ORDER, max_channels=most, author=handshake.author)
-    rooms = Relay(live, Log(calls, CHAT), kind=ROOM, max_channels=most, author=handshake.author)
+    rooms = Relay(live, process.log(calls, CHAT), kind=ROOM, max_channels=most, author=handshake.author)
     relays.update({ORDER.name: relay, ROOM.name: rooms})
     order_stream = OrderStream(relay, channels, authenticator, origins, connections, settings)
     channel_stream = ChannelStream(desk, authenticator, origins, connections, settings)
@@ -183,6 +185,11 @@ async def serve(process: Process[GatewaySettings]) -> AsyncIterator[None]:
         await relay.close()
         await rooms.close()
         await authenticator.close()
+
+
+def _rosters(process: Process[GatewaySettings], calls: Bus) -> Log:
+    process.log(calls, PRESENCE_LEASES)  # written over a connection of its own, and just as necessary
+    return process.log(calls, PRESENCE_ROSTERS)
 
 
 def _authenticator(settings: GatewaySettings, origins: Origins) -> Authenticator:

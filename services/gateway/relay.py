@@ -28,6 +28,7 @@ from runtime.bus import patiently
 from runtime.errors import Overloaded, Unavailable
 from runtime.log import BATCH, MAX_SUBJECTS, Stored
 from runtime.metrics import counter, gauge, histogram
+from runtime.seldom import Seldom
 from services.gateway.hub import Channel, Event, Offer
 from services.gateway.kinds import ORDER
 
@@ -125,6 +126,7 @@ class Relay:
         self._audit_all = asyncio.Event()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._complaints = Seldom()
 
     # -- life -------------------------------------------------------------------
 
@@ -597,7 +599,8 @@ class Relay:
         ]
         self._dirty.update(dict.fromkeys(channel for channel in failed if self._is_open(channel)))
         if failed:
-            log.warning("repair_failed", channels=len(failed))
+            if (repeated := self._complaints.due("repair_failed", time.monotonic())) is not None:
+                log.warning("repair_failed", channels=len(failed), repeated=repeated)
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
 
     async def _fill(self, channel: Channel) -> None:

@@ -21,7 +21,6 @@ from proto.orders import (
 from proto.streams import ORDER_OWNERS, ORDERS
 from runtime.clock import utc_now
 from runtime.errors import WrongSequence
-from runtime.log import Log
 from runtime.metrics import counter
 from runtime.rpc import Method, RpcServer
 from runtime.service import Process, Service
@@ -178,7 +177,7 @@ def methods(handlers: Orders) -> list[Method[Any, Any]]:
 async def serve(process: Process[OrdersSettings]) -> AsyncIterator[None]:
     """Answer requests until left, then finish those under way."""
     bus = await process.bus("main")
-    handlers = Orders(OrderStore(Log(bus, ORDERS), Log(bus, ORDER_OWNERS)), utc_now)
+    handlers = Orders(OrderStore(process.log(bus, ORDERS), process.log(bus, ORDER_OWNERS)), utc_now)
     server = RpcServer(bus, "orders", methods(handlers), concurrency=process.settings.concurrency)
     server.start()
     try:

@@ -21,6 +21,7 @@ from proto.presence import EMPTY_SECONDS
 from runtime import headers as wire
 from runtime.errors import Unavailable
 from runtime.metrics import counter, gauge
+from runtime.seldom import Seldom
 from services.presence.line import Line
 from services.presence.roster import Rosters
 from services.presence.store import write_of
@@ -70,6 +71,7 @@ class Follower:
         self._moved = asyncio.Event()
         self._look = _Look(store)
         self._shorter = 0
+        self._complaints = Seldom()
         self._gone: list[str] | None = None
         """While rosters are built anew: the scopes that the old ones knew. None while holes are filled."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,7 +171,10 @@ class Follower:
             try:
                 await self._step()
             except Refusal as error:
-                log.info("presence_not_read", code=error.code)
+                if (
+                    repeated := self._complaints.due(error.code, asyncio.get_running_loop().time())
+                ) is not None:
+                    log.warning("presence_not_read", code=error.code, repeated=repeated)
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
                 continue
             with contextlib.suppress(TimeoutError):

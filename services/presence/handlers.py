@@ -29,7 +29,6 @@ from proto.presence import (
 from proto.streams import PRESENCE_HISTORY, PRESENCE_LEASES, PRESENCE_ROSTERS
 from proto.subjects import LeaseAddress
 from runtime.clock import utc_now
-from runtime.log import Log
 from runtime.rpc import Method, Parts, RpcServer
 from runtime.service import Process, Service
 from runtime.settings import ProcessSettings
@@ -154,8 +153,8 @@ async def serve(process: Process[PresenceSettings]) -> AsyncIterator[None]:
     settings = process.settings
     # Requests come over the connection of the live writes, so that none overtakes a write before it.
     live, reads = await process.bus("main"), await process.bus("reads")
-    store = RosterStore(Log(reads, PRESENCE_ROSTERS), Log(reads, PRESENCE_LEASES))
-    history = HistoryStore(Log(reads, PRESENCE_HISTORY))
+    store = RosterStore(process.log(reads, PRESENCE_ROSTERS), process.log(reads, PRESENCE_LEASES))
+    history = HistoryStore(process.log(reads, PRESENCE_HISTORY))
     scribe = Scribe(history, utc_now)
     follower = Follower(live, store, scribe.note)
     own = LeaseAddress(process.instance, f"{random.getrandbits(64):016x}")

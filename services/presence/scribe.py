@@ -7,6 +7,7 @@ when a replica dies.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ import structlog
 from proto.errors import Refusal
 from proto.presence import MemberLeft, PresenceChanged
 from runtime.metrics import counter, gauge
+from runtime.seldom import Seldom
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -41,6 +43,7 @@ class Scribe:
         self._now = now
         self._queue: deque[Change] = deque()
         self._wake = asyncio.Event()
+        self._complaints = Seldom()
         self._writers: list[asyncio.Task[None]] = []
 
     def start(self) -> list[asyncio.Task[None]]:
@@ -77,7 +80,8 @@ class Scribe:
                 WRITTEN.labels("written").inc()
             except Refusal as error:
                 WRITTEN.labels("failed").inc()
-                log.warning("history_not_written", code=error.code)
+                if (repeated := self._complaints.due(error.code, time.monotonic())) is not None:
+                    log.warning("history_not_written", code=error.code, repeated=repeated)
 
     async def _keep(self, change: Change) -> None:
         diff, at = change.diff, change.at or self._now()

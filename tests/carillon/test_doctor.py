@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm
 
-from carillon.doctor import keys, nats, proxy, streams
+from carillon.doctor import keys, nats, proxy, services, streams
 from carillon.settings import CliSettings
 from deploy.nats.accounts import AUTHORIZATION, configuration
 from proto.registry import Party
@@ -58,7 +58,7 @@ async def looked(
 ) -> list[Finding]:
     """What the doctor finds of NATS, as a gateway; our clock is `ahead` by some seconds."""
     given = settings or ProcessSettings(nats_url=(url,))
-    return await nats.examine(given, Party.GATEWAY, replicas, lambda: time.time() + ahead)
+    return await nats.examine(given, Party.GATEWAY, replicas, lambda: time.time() + ahead, expected=())
 
 
 async def looked_with_a_key(accounts: str) -> list[Finding]:
@@ -377,3 +377,43 @@ async def test_a_gateway_with_another_clock(stack: Stack) -> None:
     found = await proxy.examine(stack.gateways[0].url, chatter(), lambda: time.time() + 60, hold=0.2)
 
     assert faults(found).keys() == {"gateway clock"}
+
+
+# -- services --------------------------------------------------------------------------------
+
+
+def test_who_serves_is_counted_and_who_does_not_is_a_fault() -> None:
+    """A row for each service that should be there."""
+    replicas = [services.Replica("1", "chat"), services.Replica("2", "chat"), services.Replica("3", "own")]
+    found = services.judged(replicas, ["chat", "orders"])
+
+    assert [(each.check, each.status) for each in found] == [
+        ("service chat", "ok"),
+        ("service orders", "fault"),
+    ]
+    assert found[0].detail == "2 replicas"
+    assert "python -m services.orders" in found[1].fix
+
+
+@pytest.mark.parametrize(
+    ("what", "detail", "fix"),
+    [
+        ("missing", "CHAT does not exist", "python -m runtime.provision"),
+        ("full", "CHAT is full", "CarillonStoreFull"),
+        ("stuck", "the disk of NATS is full", "restart"),
+    ],
+)
+def test_what_replicas_know_of_their_streams_is_told_once(what: str, detail: str, fix: str) -> None:
+    """The doctor itself may not write; words of a later version are left out."""
+    replicas = [services.Replica(each, each, {"CHAT": what, "NEW": "odd"}) for each in ("chat", "gateway")]
+    (found,) = services.judged(replicas, [])
+
+    assert (found.check, found.status) == ("writes CHAT", "fault")
+    assert detail in found.detail
+    assert found.detail.endswith("says chat, gateway")
+    assert fix in found.fix
+
+
+def test_all_services_of_this_version_are_expected() -> None:
+    """Those that answer requests."""
+    assert services.EXPECTED == ("orders", "chat", "presence", "gateway")

@@ -24,7 +24,7 @@ MONITORING: Final = DASHBOARDS.parent
 RULES: Final = MONITORING / "rules" / "carillon.yaml"
 CASES: Final = MONITORING / "tests" / "carillon.yaml"
 RUNBOOKS: Final = MONITORING / "runbooks"
-MOST_ALERTS: Final = 14
+MOST_ALERTS: Final = 15
 
 NAME: Final = re.compile(r"\b(?:carillon|process|python)[a-z0-9_:]*")
 SELECTED: Final = re.compile(r"\b((?:carillon|process|python)[a-z0-9_:]*)\{([^}]*)\}")
@@ -134,7 +134,7 @@ def test_every_metric_of_ours_is_shown_somewhere() -> None:
 
 
 def test_alerts_are_few_and_each_says_what_to_do() -> None:
-    """At most fourteen, each with a severity, a summary and a runbook that exists."""
+    """At most fifteen, each with a severity, a summary and a runbook that exists."""
     assert len(ALERTS) <= MOST_ALERTS
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name

@@ -101,6 +101,8 @@ ONLY: Final[dict[tuple[str, str], frozenset[str]]] = {
     ("carillon_rpc_batches", "component"): _set("orders chat"),
     ("carillon_rpc_batched_calls", "component"): _set("orders chat"),
     ("carillon_rpc_calls_sent_alone", "component"): _set("orders chat"),
+    ("carillon_log_stream_full", "stream"): _set("PRESENCE_LEASES PRESENCE_ROSTERS"),
+    ("carillon_rpc_nobody_listens", "component"): _set("orders chat presence"),
     ("carillon_info", "component"): _set("gateway"),
     ("carillon_ready", "component"): _set("gateway"),
     # It serves its operators, and nobody else.

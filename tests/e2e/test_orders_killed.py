@@ -28,8 +28,20 @@ async def test_killing_replicas_loses_no_acknowledged_change_and_doubles_none() 
     assert attempts.refused, "no kill hit a write"
 
 
-async def test_a_single_replica_that_is_killed_and_restarted_answers_every_writer() -> None:
+async def test_a_replica_that_is_killed_beside_another_is_noticed_by_no_writer() -> None:
     """With its normal patience the gateway repeats the request itself; the writers see no error at all."""
+    with Stack(orders=2) as stack:
+        async with OrdersClient(stack.gateways[0].url) as orders, orders_stream(stack) as stream:
+            async with writing(orders) as attempts:
+                await attempts.until_progress(40)
+                await asyncio.to_thread(stack.orders[0].kill)
+                await attempts.until_progress(40)
+            await attempts.assert_stored(stream, orders)
+    assert not attempts.refused
+
+
+async def test_while_no_replica_listens_writers_are_told_unavailable_and_nothing_else() -> None:
+    """At once behind a moment's grace, not after the deadline of a request; the successor goes on."""
     with Stack() as stack:
         async with OrdersClient(stack.gateways[0].url) as orders, orders_stream(stack) as stream:
             async with writing(orders) as attempts:
@@ -37,7 +49,7 @@ async def test_a_single_replica_that_is_killed_and_restarted_answers_every_write
                 await _replace(stack, 0)
                 await attempts.until_progress(40)
             await attempts.assert_stored(stream, orders)
-    assert not attempts.refused
+    assert set(attempts.refused) <= {("unavailable", 503)}
 
 
 async def test_a_change_that_a_frozen_replica_took_and_died_with_is_applied_by_the_retry() -> None:

@@ -33,6 +33,25 @@ def test_not_ready_before_enough_successes() -> None:
     assert (readiness.ready(3.0), readiness.reason(3.0)) == (True, "ok")
 
 
+def test_not_ready_before_the_streams_are_there() -> None:
+    """However often the checks succeed; lost later, they are no reason to take the rest away too."""
+    readiness = Readiness()
+    readiness.lack(True, missing=False)
+    for now in (0.0, 1.0, 2.0):
+        readiness.observe(True, now)
+    assert (readiness.ready(2.0), readiness.reason(2.0)) == (False, "starting")
+    readiness.lack(True, missing=True)
+    assert readiness.reason(2.0) == "streams_missing"
+    readiness.lack(False, missing=False)
+    readiness.observe(True, 3.0)
+    assert not readiness.ready(3.0)
+    readiness.observe(True, 4.0)
+    assert readiness.ready(4.0)
+    readiness.lack(True, missing=True)
+    readiness.observe(True, 5.0)
+    assert (readiness.ready(5.0), readiness.reason(5.0)) == (True, "ok")
+
+
 def test_a_short_failure_is_forgiven() -> None:
     """Less than five seconds of failure leave it ready, and one success ends the count."""
     readiness = ready_since(0.0)

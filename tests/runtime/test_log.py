@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from proto.headers import NUDGE
 from runtime import bus as bus_module
@@ -17,17 +18,18 @@ from runtime import headers as wire
 from runtime import log as log_module
 from runtime.errors import (
     DeadlineExceeded,
-    NoResponders,
     NotConnected,
     Overloaded,
     StorageFull,
+    StreamMissing,
     Unavailable,
     WrongSequence,
 )
 from runtime.log import BATCH, Appended, Log, Stored
+from runtime.stream_health import ILL
 from tests.support.buses import bus_for, connected_bus, metric
 from tests.support.nats_cluster import NatsCluster
-from tests.support.streams import MIB, delete, leader_of, provisioned, spec_for, trim
+from tests.support.streams import MIB, api, delete, leader_of, provisioned, spec_for, trim
 from tests.support.until import until, until_async
 
 if TYPE_CHECKING:
@@ -223,20 +225,78 @@ async def test_a_message_larger_than_the_stream_takes_is_refused_at_once(bus: Bu
         assert time.monotonic() - began < 1
 
 
-async def test_without_the_stream_every_answer_has_a_name(bus: Bus, name: str) -> None:
-    """Nothing of JetStream's own comes through."""
+async def test_without_the_stream_every_answer_says_so_soon(bus: Bus, name: str) -> None:
+    """Nothing of JetStream's own comes through, and nobody waits for what has to be provisioned."""
     log = Log(bus, spec_for(name))
-    with pytest.raises(DeadlineExceeded):
-        await log.append(f"{name}.log.a", b"x", message_id="1", timeout=0.3)
-    with pytest.raises(NoResponders):
-        await log.last(f"{name}.log.a")
-    with pytest.raises(NoResponders):
-        await log.from_seq(f"{name}.log.a", 1)
-    with pytest.raises(NoResponders):
-        await log.last_of_each([f"{name}.log.*"])
-    for read in (log.last_from_leader(f"{name}.log.a"), log.at(1), log.state()):
-        with pytest.raises(Unavailable):
+    subject = f"{name}.log.a"
+    began = time.monotonic()
+    with pytest.raises(StreamMissing):
+        await log.append(subject, b"x", message_id="1")
+    assert time.monotonic() - began < 3
+    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    log.begin_append(subject, b"x", told.set_result, message_id="2")
+    assert isinstance(await told, StreamMissing)
+    for read in (
+        log.last(subject), log.from_seq(subject, 1), log.last_of_each([f"{name}.log.*"]),
+        log.last_from_leader(subject), log.at(1), log.state(),
+    ):  # fmt: skip
+        with pytest.raises(StreamMissing):
             await read
+    assert time.monotonic() - began < 5
+    assert metric("log_stream_there", stream=name.upper()) == 0
+    assert ILL[name.upper()] == "missing"
+
+
+async def test_a_stream_that_comes_is_used_at_once(bus: Bus, name: str) -> None:
+    """Nobody has to be started again."""
+    spec = spec_for(name)
+    log = Log(bus, spec)
+    with pytest.raises(StreamMissing):
+        await log.append(f"{name}.log.a", b"x", message_id="1")
+    await provisioned(bus, spec)
+
+    assert await log.append(f"{name}.log.a", b"x", message_id="1") == Appended(1, duplicate=False)
+    await until_async(lambda: _looked(log), what="a look")
+    assert metric("log_stream_there", stream=spec.name) == 1
+    assert spec.name not in ILL
+
+
+async def _looked(log: Log) -> bool:
+    await log.watch.look()
+    return not log.watch.health.doubtful
+
+
+async def test_a_full_stream_is_told_once_until_it_takes_writes_again(bus: Bus, name: str) -> None:
+    """By log, metric and code; what is stored already does not count as a write, room that was made does."""
+    async with log_of(bus, name, max_bytes=80_000) as log:
+        subject, stream = f"{name}.log.a", name.upper()
+        with capture_logs() as lines:
+            with pytest.raises(StorageFull):
+                await fill_with(log, subject)
+            with pytest.raises(StorageFull):
+                await log.append(subject, bytes(4000), message_id="more")
+            assert (await log.append(subject, bytes(4000), message_id="0")).duplicate
+            assert metric("log_stream_full", stream=stream) == 1
+            assert ILL[stream] == "full"
+            await api(bus, f"STREAM.PURGE.{stream}", {})
+            await until_async(lambda: _well(log), what="room")
+
+        assert metric("log_stream_full", stream=stream) == 0
+        told = [(line["event"], line["stream"]) for line in lines]
+        assert told == [("store_full", stream), ("store_takes_writes", stream)]
+        assert lines[0]["why"] == "maximum bytes exceeded"
+        assert lines[0]["runbook"].endswith("CarillonStoreFull.md")
+
+
+async def fill_with(log: Log, subject: str) -> None:
+    """Append until it is refused."""
+    for number in range(1000):
+        await log.append(subject, bytes(4000), message_id=f"{number}")
+
+
+async def _well(log: Log) -> bool:
+    await log.watch.look()
+    return not log.watch.health.full
 
 
 async def test_an_append_outlives_a_restart_of_nats(own_nats: NatsServer) -> None:

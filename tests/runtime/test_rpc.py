@@ -312,15 +312,30 @@ async def test_a_killed_replica_costs_time_but_no_answer(
         desk.open.set()
 
 
-async def test_nobody_serves_it_until_the_deadline(nats: NatsServer) -> None:
-    """A replica that starts within the deadline answers; without one the caller learns why."""
+async def test_a_replica_that_starts_within_a_moment_answers(nats: NatsServer) -> None:
+    """Its callers notice nothing."""
     async with connected_bus(nats.url) as bus:
-        with pytest.raises(NoResponders):
-            await ask(bus, "absent", timeout=0.2)
         waiting = asyncio.create_task(ask(bus, "absent", timeout=5))
         await bus.flush()
         async with serving(bus, "absent", say=loud):
             assert await waiting == "HI"
+
+
+async def test_a_service_that_nobody_serves_is_said_long_before_the_deadline(nats: NatsServer) -> None:
+    """The first caller waits a moment, in which a replica may be replaced, those behind it do not."""
+    async with connected_bus(nats.url) as bus:
+        took = []
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(NoResponders):
+                await ask(bus, "missing", timeout=30)
+            took.append(time.monotonic() - began)
+
+        assert took[0] < 5
+        assert took[1] < 1
+        assert metric("rpc_nobody_listens_total", component="missing") > 1
+        async with serving(bus, "missing", say=loud):
+            assert await ask(bus, "missing") == "HI"
 
 
 async def test_an_answer_waits_for_a_connection_that_is_being_made_again(own_nats: NatsServer) -> None:

@@ -20,6 +20,7 @@ from proto.streams import PRESENCE_LEASES
 from runtime.bus import Bus
 from runtime.log import Log
 from runtime.metrics import counter
+from runtime.seldom import Seldom
 from services.gateway.presence.tenure import Tenure
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Lease:
         self._on_epoch = on_epoch
         self._tenure = Tenure(new_epoch(), grace, time.monotonic())
         self._renewals = 0
+        self._complaints = Seldom()
         self._fenced = threading.Event()
         self._stop = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -125,7 +127,8 @@ class Lease:
             await self._renew(leases, tenure.epoch)
         except Refusal as refusal:
             RENEWALS.labels("failed").inc()
-            log.debug("lease_not_renewed", code=refusal.code)
+            if (repeated := self._complaints.due(refusal.code, now)) is not None:
+                log.warning("lease_not_renewed", code=refusal.code, repeated=repeated)
             return False
         RENEWALS.labels("ok").inc()
         first = not tenure.held

@@ -13,9 +13,7 @@ import structlog
 from proto import subjects
 from proto.errors import Refusal
 from proto.presence import ListMembers, MembersPage, TypingSignal
-from proto.streams import PRESENCE_ROSTERS
 from runtime import rpc
-from runtime.log import Log
 from runtime.metrics import counter
 from services.gateway.presence.audience import Bounds, present
 from services.gateway.presence.book import Book
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from proto.websocket import PresentMember
     from runtime.bus import Bus
+    from runtime.log import Log
     from services.gateway.auth import Identity
     from services.gateway.hub import Author, Channel
     from services.gateway.presence.audience import Client, Wish
@@ -77,6 +76,7 @@ class Presence:
         gateway: str,
         author: Author,
         formats: Sequence[Format],
+        rosters: Log,
     ) -> None:
         self._calls = calls
         self._settings = settings
@@ -90,9 +90,8 @@ class Presence:
             new_epoch=lambda: secrets.token_hex(6),
             on_epoch=self._held,
         )
-        stored = Log(calls, PRESENCE_ROSTERS)
-        self._rosters = Rosters(self._book, stored, gateway=gateway, fence=self._lease.fence, wall=_wall)
-        self._audit = RosterAudit(self._book, self._rosters, stored, gateway=gateway)
+        self._rosters = Rosters(self._book, rosters, gateway=gateway, fence=self._lease.fence, wall=_wall)
+        self._audit = RosterAudit(self._book, self._rosters, rosters, gateway=gateway)
         self._auditing: asyncio.Task[None] | None = None
         self._scenes = Scenes(
             live,

@@ -18,6 +18,7 @@ from proto.presence import EMPTY_SECONDS
 from runtime.errors import WrongSequence
 from runtime.metrics import counter, gauge
 from runtime.rpc import outcome_of
+from runtime.seldom import Seldom
 from services.gateway.presence.blobs import encoded
 from services.gateway.presence.written import Written
 
@@ -62,6 +63,7 @@ class Rosters:
         self._now = now
         self._epoch = ""
         self._halted = True
+        self._complaints = Seldom()
         self._written = Written()
         self._writes = 0
         self._pending: dict[PageId, None] = {}
@@ -191,7 +193,8 @@ class Rosters:
                 self._fence()
         except Refusal as refusal:
             WRITES.labels(outcome_of(refusal.code)).inc()
-            log.debug("roster_not_written", code=refusal.code)
+            if (repeated := self._complaints.due(refusal.code, self._now())) is not None:
+                log.warning("roster_not_written", code=refusal.code, repeated=repeated)
             self._pending[page] = None
             await asyncio.sleep(RETRY_SECONDS)
         else:
