@@ -270,7 +270,14 @@ def test_each_process_gets_a_secret_of_its_own(cluster: ApiServer, namespace: st
     }
 
 
-PAGES: Final = ("deploy/helm/carillon/README.md", "docs/operations.md", "docs/cli.md", "docs/deployment.md")
+PAGES: Final = (
+    "deploy/helm/carillon/README.md",
+    "deploy/nats/README.md",
+    "docs/operations.md",
+    "docs/cli.md",
+    "docs/deployment.md",
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "deploy/monitoring/runbooks").glob("*.md"))),
+)
 NEEDS_MORE: Final = re.compile(
     r"^docker |NATS_CHARTS|statefulset/nats|uninstall nats|port-forward|delete secret|job/carillon-provision"
 )

@@ -31,6 +31,8 @@ from services.presence.handlers import PRESENCE_SERVICE, PresenceSettings
 from tests.support import launch
 
 ROOT: Final = Path(__file__).parents[2]
+KUBERNETES: Final = re.compile(r"(?:^|`)((?:kubectl|helm) -?[a-z][^\s`]* [^`\n]+)", re.MULTILINE)
+"""A command with its arguments, on a line of its own or in a sentence."""
 PAGES: Final = sorted(
     page
     for page in ROOT.rglob("*.md")
@@ -304,6 +306,15 @@ def test_a_page_names_no_machine_and_no_unexpected_host(page: Path) -> None:
 
     assert MACHINE_PATH.findall(text) == []
     assert hosts <= HOSTS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_command_for_kubernetes_says_the_namespace(page: Path) -> None:
+    """That of the README's install, and names its release; nodes and namespaces are in none."""
+    for command in KUBERNETES.findall(page.read_text()):
+        told = re.match(r"(?:kubectl|helm) (?:-n live |(?:create|label) namespace live|drain NODE)", command)
+        assert told is not None, command
+    assert not re.search(r"(?:deployment|service|job)/(?!carillon-|nats\b)[a-z]", page.read_text())
 
 
 def test_every_decision_is_in_the_index() -> None:
