@@ -279,7 +279,8 @@ PAGES: Final = (
     *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "deploy/monitoring/runbooks").glob("*.md"))),
 )
 NEEDS_MORE: Final = re.compile(
-    r"^docker |NATS_CHARTS|statefulset/nats|uninstall nats|port-forward|delete secret|job/carillon-provision"
+    r"^docker |NATS_CHARTS|statefulset/nats|uninstall nats|nats-0"
+    r"|port-forward|delete secret|job/carillon-provision"
 )
 """An engine, the chart of NATS, a container that runs, a Secret that is not made here, a Job that failed."""
 COMMAND: Final = re.compile(
