@@ -14,11 +14,8 @@ ABSENT_SECONDS: Final = 1.0
 """How long NATS must say that there is no such stream: one that is created anew is gone for a moment."""
 DISABLED_SECONDS: Final = 5.0
 """How long nobody may answer for JetStream: a server that recovers its streams does not either."""
-STUCK_SECONDS: Final = 2.0
-"""How long, from the first unanswered write on, none may have been stored."""
-STUCK_WRITES: Final = 2
 FORGET_SECONDS: Final = 10.0
-"""Unanswered writes further apart have nothing to do with each other."""
+"""What was seen further apart has nothing to do with each other."""
 TRIAL_SECONDS: Final = 2.0
 """Between two writes that are let through to a stream that stores nothing."""
 
@@ -37,8 +34,8 @@ class StreamHealth:
         """Whether NATS was asked about it, whatever it said."""
         self._absent_since: float | None = None
         self._patience = ABSENT_SECONDS
-        self._first = self._last = 0.0
         self._unanswered = 0
+        self._answered_since = self._answered_at = float("-inf")
         self._full: Literal["", "full", "stuck"] = ""
         self._trial_at = 0.0
 
@@ -88,6 +85,7 @@ class StreamHealth:
     def stored(self) -> None:
         """A write was acknowledged."""
         self._unanswered = 0
+        self._answered_at = float("-inf")
         self._full = ""
 
     def refused(self) -> None:
@@ -95,19 +93,19 @@ class StreamHealth:
         self._unanswered = 0
         self._full = "full"
 
-    def unanswered(self, sent: float, now: float) -> None:
-        """A write that was sent at `sent` is not answered by now."""
-        if self._unanswered and now - self._last > FORGET_SECONDS:
-            self._unanswered = 0
-        self._first = min(self._first, sent) if self._unanswered else sent
-        self._last = now
+    def unanswered(self) -> None:
+        """A write was not answered in time."""
         self._unanswered += 1
 
-    def stores_nothing(self, now: float) -> bool:
-        """Whether, as the stream does answer, writes should have been stored by now. True: it is stuck from
-        now on.
+    def stores_nothing(self, sent: float, now: float) -> bool:
+        """The stream answers what it need not store, and a write that was sent at `sent` is not answered.
+        Whether it had answered before that write was sent, and stored nothing since: what was sent to a
+        leader that crashed is not answered either. True: it is stuck from now on.
         """
-        if self._unanswered < STUCK_WRITES or now - self._first < STUCK_SECONDS:
+        if now - self._answered_at > FORGET_SECONDS:
+            self._answered_since = now
+        self._answered_at = now
+        if sent < self._answered_since:
             return False
         self._full = "stuck"
         self._trial_at = now + TRIAL_SECONDS

@@ -192,14 +192,14 @@ class StreamWatch:
             log.warning("store_takes_writes", stream=self.stream)
 
     async def _unanswered(self, subject: str, sent: float) -> None:
-        now = time.monotonic()
-        self.health.unanswered(now - (time.perf_counter() - sent), now)
+        self.health.unanswered()
         if self.health.stuck:
             raise StorageStuck
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._answers(subject), name="stream-probe")
         answers = await asyncio.shield(self._probing)
-        if answers and self.health.stores_nothing(time.monotonic()):
+        now = time.monotonic()
+        if answers and self.health.stores_nothing(now - (time.perf_counter() - sent), now):
             self._complain(
                 "store_stuck",
                 "it refuses at once what it need not store, and does not answer what it should: most likely "

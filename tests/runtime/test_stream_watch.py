@@ -14,9 +14,10 @@ from runtime.errors import DeadlineExceeded, StorageStuck
 from runtime.log import Appended, Log
 from runtime.stream_health import ILL
 from tests.support.buses import connected_bus, metric
-from tests.support.full_disk import small_disk
-from tests.support.streams import provisioned, spec_for
-from tests.support.until import until
+from tests.support.full_disk import SmallDisk, small_disk
+from tests.support.nats_cluster import NatsCluster
+from tests.support.streams import leader_of, provisioned, spec_for
+from tests.support.until import until, until_async
 
 if TYPE_CHECKING:
     from tests.support.nats_server import NatsServer
@@ -74,6 +75,27 @@ async def test_a_full_disk_is_said_within_seconds_and_then_at_once() -> None:
             assert [kept.seq for kept in await rooms.from_seq("rooms.log.a", 1)][:50] == acknowledged
             assert metric("log_stream_full", **STUCK) == 0
             assert "ROOMS" not in ILL
+
+
+async def test_on_a_cluster_one_full_disk_is_outvoted() -> None:
+    """The leader moves to a disk with room: that is slow, and not full."""
+    with NatsCluster(kind=SmallDisk) as cluster:
+        async with connected_bus(*cluster.urls) as bus:
+            log = Log(bus, await provisioned(bus, spec_for("rooms"), 3))
+            await stored(log, 0)
+            leader = cluster.named(await leader_of(bus, "ROOMS") or "")
+            assert isinstance(leader, SmallDisk)
+            leader.fill()
+            writes = (log.append("rooms.log.a", b"x" * 8192, message_id=f"full{n}") for n in range(20))
+            written = {appended.seq for appended in await asyncio.gather(*writes)}
+
+            assert len(written) == 20
+            await until_async(lambda: _holds(log, written), what="a replica that lags")
+            assert not log.watch.health.stuck
+
+
+async def _holds(log: Log, written: set[int]) -> bool:
+    return written <= {kept.seq for kept in await log.from_seq("rooms.log.a", 1)}
 
 
 async def test_a_server_that_hangs_is_slow_and_not_full(own_nats: NatsServer) -> None:

@@ -22,8 +22,8 @@ CONFIG: Final = "jetstream { max_file_store: 100GB }\n"
 class SmallDisk(NatsServer):
     """Its disk has `mebibytes`."""
 
-    def __init__(self, mebibytes: int = 24) -> None:
-        super().__init__(config=CONFIG)
+    def __init__(self, mebibytes: int = 24, *, config: str = "") -> None:
+        super().__init__(config=CONFIG + config)
         self.store = self._folder / "store"
         self.store.mkdir()
         _mount("-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(self.store))

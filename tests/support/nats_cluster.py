@@ -19,13 +19,13 @@ SIZE = 3
 class NatsCluster:
     """Streams may have three replicas here. Use as a context manager: it is entered once it has a leader."""
 
-    def __init__(self, *, config: str = "") -> None:
+    def __init__(self, *, config: str = "", kind: type[NatsServer] = NatsServer) -> None:
         """`config` is what every server has besides."""
         routes = [free_port() for _ in range(SIZE)]
         self._monitors = [free_port() for _ in range(SIZE)]
         urls = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
         self.servers = [
-            NatsServer(
+            kind(
                 config=f"server_name: n{index}\n"
                 f"http: 127.0.0.1:{self._monitors[index]}\n"
                 f"cluster {{ name: c, listen: 127.0.0.1:{port}, no_advertise: true, routes: [{urls}] }}\n"
