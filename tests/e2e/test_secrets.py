@@ -130,11 +130,12 @@ async def test_no_token_is_ever_written_down(talkative: Stack) -> None:
     await assert_untold(talkative, bearers)
     codes = set()
     for bearer in bearers[2:]:  # those no identity comes of
-        for sent in itemgetter(0, 2, 3, 4, 5)(carrying(bearer, "GET", "/api/orders")):
+        for sent in itemgetter(0, 2, 3, 5)(carrying(bearer, "GET", "/api/orders")):
             codes.add(await noted(talkative, sent))
     said = told(talkative)
 
-    assert codes >= {"token_missing", "token_invalid", "token_expired", "forbidden"}
+    assert codes >= {"token_missing", "token_invalid", "token_expired"}
+    assert talkative.gateways[0].logged("origin_not_listed")  # of the cookie with a foreign origin, seldom
     assert not [part for bearer in bearers for part in traces(bearer) if part in said]
     assert not re.findall(r"canary[0-9a-f]{6}", said)
     assert SECRET not in said

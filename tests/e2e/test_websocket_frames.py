@@ -242,7 +242,7 @@ MSGPACK_NUMBERED = {
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """One gateway with its echo, and chat."""
-    with Stack(orders=0, chat=1, ECHO="1", PING_INTERVAL="2", PING_TIMEOUT="1") as running:
+    with Stack(orders=0, chat=1, presence=1, ECHO="1", PING_INTERVAL="2", PING_TIMEOUT="1") as running:
         yield running
 
 

@@ -173,7 +173,7 @@ async def test_nonsense_leaves_nothing_behind() -> None:
     log.warning("CARILLON_TEST_SEED=%d", SEED)
     rng = random.Random(SEED)
     limits = {"MESSAGES_PER_SECOND": "100000", "CHAT_PER_MINUTE": "6000", "CHAT_BURST": "2000"}
-    with Stack(gateways=1, orders=0, chat=1, presence=0, LOG_LEVEL="warning", **limits) as stack:
+    with Stack(gateways=1, orders=0, chat=1, presence=1, LOG_LEVEL="warning", **limits) as stack:
         gateway = stack.gateways[0]
         await rounds(gateway, rng, FRAMES // 4)
         warm, files = resident(gateway), gateway.open_files()

@@ -29,7 +29,7 @@ REASONS = {
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """Two gateways, chat and orders."""
-    with Stack(gateways=2, chat=1, CHAT_PER_MINUTE="6000", CHAT_BURST="2000") as running:
+    with Stack(gateways=2, chat=1, presence=1, CHAT_PER_MINUTE="6000", CHAT_BURST="2000") as running:
         yield running
 
 
