@@ -46,8 +46,8 @@ async def operator_bus(settings: ProcessSettings) -> AsyncIterator[Bus]:
         await bus.close()
 
 
-async def states(bus: Bus, seconds: float = GATHER_SECONDS) -> list[GatewayState]:
-    """Every gateway that answers within `seconds`, by name. Raises Failed when none does."""
+async def gather(bus: Bus, subject: str, payload: bytes, seconds: float) -> list[Message]:
+    """Everything that is answered within `seconds`; nothing, at once, where nobody listens."""
     heard: list[Message] = []
 
     def last(message: Message) -> bool:
@@ -55,13 +55,14 @@ async def states(bus: Bus, seconds: float = GATHER_SECONDS) -> list[GatewayState
         return wire.status(message.headers) == 503
 
     with contextlib.suppress(DeadlineExceeded):
-        payload = msgspec.json.encode(GetGatewayState())
-        await bus.collect(subjects.gateways_state(), payload, timeout=seconds, last=last)
-    found = [
-        msgspec.json.decode(message.payload, type=GatewayState)
-        for message in heard
-        if wire.status(message.headers) is None
-    ]
+        await bus.collect(subject, payload, timeout=seconds, last=last)
+    return [message for message in heard if wire.status(message.headers) is None]
+
+
+async def states(bus: Bus, seconds: float = GATHER_SECONDS) -> list[GatewayState]:
+    """Every gateway that answers within `seconds`, by name. Raises Failed when none does."""
+    heard = await gather(bus, subjects.gateways_state(), msgspec.json.encode(GetGatewayState()), seconds)
+    found = [msgspec.json.decode(message.payload, type=GatewayState) for message in heard]
     if not found:
         raise unreachable("No gateway answers: none runs, or NATS does not let us ask (user `operator`).")
     return sorted(found, key=lambda state: (state.gateway, state.instance))

@@ -73,6 +73,8 @@ class ServiceClient:
         self.service = service
         """As NATS knows it."""
         self._absences = absences(bus)
+        self._batches = BATCHES.labels(service)
+        self._batched = BATCHED.labels(service)
         self._queued: dict[str, list[_Call[Any]]] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -108,9 +110,10 @@ class ServiceClient:
         """
         if self._under_way >= MAX_CALLS:
             raise Overloaded
+        # Made first: what cannot be encoded is not under way.
+        call = _Call(request, self._decoder(reply), time.perf_counter() + seconds, done)
         self._under_way += 1
         self._idle.clear()
-        call = _Call(request, self._decoder(reply), time.perf_counter() + seconds, done)
         if not self._queued:
             asyncio.get_running_loop().call_soon(self._flush)
         self._queued.setdefault(method, []).append(call)
@@ -158,8 +161,8 @@ class ServiceClient:
         except Refusal:
             self._alone(method, calls)
             return
-        BATCHES.labels(self.service).inc()
-        BATCHED.labels(self.service).inc(len(calls))
+        self._batches.inc()
+        self._batched.inc(len(calls))
 
     def settle(self, call: _Call[Any], outcome: msgspec.Struct | Refusal) -> None:
         """It ended."""

@@ -10,8 +10,6 @@ import msgspec
 from carillon import fleet
 from carillon.exits import unreachable
 from carillon.settings import from_environment
-from runtime import headers as wire
-from runtime.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from carillon.output import Output
@@ -89,20 +87,11 @@ async def show(output: Output) -> None:
 
 async def replicas(bus: Bus, seconds: float = fleet.GATHER_SECONDS) -> list[Replica]:
     """Every replica of every service that answers within `seconds`; what cannot be read is left out."""
-    heard: list[Message] = []
-
-    def last(message: Message) -> bool:
-        heard.append(message)
-        return wire.status(message.headers) == 503
-
-    with contextlib.suppress(DeadlineExceeded):
-        await bus.collect(ASK, b"", timeout=seconds, last=last)
+    heard = await fleet.gather(bus, ASK, b"", seconds)
     return [replica for message in heard if (replica := _read(message)) is not None]
 
 
 def _read(message: Message) -> Replica | None:
-    if wire.status(message.headers) is not None:
-        return None
     with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
         return _replica.decode(message.payload)
     return None
